@@ -1,0 +1,39 @@
+# Everything a person or CI runs. Needs Python 3.11 or newer, git and make; the rest goes into .venv.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check fix
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/.synced ## Install the locked dependencies into .venv
+
+.venv/.synced: pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/python -m uv sync --quiet --locked --inexact
+	@touch $@
+
+demo: .venv/.synced ## Run the whole product on real input and write demo-report/
+	@$(BIN)/worker demo
+
+test: .venv/.synced ## Run the fast tests on a real PostgreSQL and a real Redis
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/.synced ## Run every test
+	@$(BIN)/python -m pytest
+
+check: .venv/.synced ## Lint, check formatting, types and import direction
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fix: .venv/.synced ## Format and apply the safe lint fixes
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
