@@ -1,0 +1,154 @@
+"""The items of a job: one row a document or question, written once and only by the attempt that owns the job."""
+
+import json
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Float, Integer, Text, Uuid, and_, case, cast, column, func, literal, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from repositories.errors import translated
+from repositories.jobs.core import NOW
+from repositories.models import ITEM_STATUS, Job, JobItem
+from repositories.schemas import Held, ItemOutcome, NewItem
+from repositories.states import ItemStatus, JobStatus
+
+
+class ItemRepository:
+    """Expand, read and record items. The caller owns the transaction; nothing here commits."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def expand(self, held: Held, items: Sequence[NewItem]) -> bool:
+        """Write a job's item list; later attempts find it and only read it.
+
+        Returns:
+            ``False`` if the attempt no longer owns the job: nothing was written, and the task must stop.
+        """
+        with translated():
+            owner = await self._session.scalar(
+                update(Job)
+                .where(Job.id == held.job_id, Job.attempt == held.attempt, Job.status == JobStatus.PROCESSING)
+                .values(items_total=len(items), updated_at=NOW)
+                .returning(Job.id)
+                .execution_options(synchronize_session=False)
+            )
+            if owner is None:
+                return False
+            if not items:
+                return True
+            rows = (
+                func.unnest(
+                    literal([item.position for item in items], ARRAY(Integer)),
+                    literal([item.key for item in items], ARRAY(Text)),
+                    literal([json.dumps(item.spec) for item in items], ARRAY(Text)),
+                )
+                .table_valued(column("position", Integer), column("key", Text), column("spec", Text), name="new")
+                .render_derived()
+            )
+            await self._session.execute(
+                insert(JobItem)
+                .from_select(
+                    ["job_id", "position", "key", "spec", "attempt"],
+                    select(
+                        literal(held.job_id, Uuid),
+                        rows.c.position,
+                        rows.c.key,
+                        cast(rows.c.spec, JSONB),
+                        literal(held.attempt, Integer),
+                    ),
+                )
+                .on_conflict_do_nothing()
+            )
+            return True
+
+    async def record(self, held: Held, outcomes: Sequence[ItemOutcome]) -> bool:
+        """Record what became of items, and the job's counts and progress with it, in one statement.
+
+        An item that is already recorded stays as it is, so no item counts twice.
+
+        Returns:
+            ``False`` if the attempt no longer owns the job: nothing was written, and the task must stop.
+        """
+        mine = (
+            select(Job.id)
+            .where(Job.id == held.job_id, Job.attempt == held.attempt, Job.status == JobStatus.PROCESSING)
+            .with_for_update()
+            .cte("mine")
+        )
+        rows = (
+            func.unnest(
+                literal([item.position for item in outcomes], ARRAY(Integer)),
+                literal([str(item.status) for item in outcomes], ARRAY(Text)),
+                literal([None if item.result is None else json.dumps(item.result) for item in outcomes], ARRAY(Text)),
+                literal([item.error.code if item.error else None for item in outcomes], ARRAY(Text)),
+                literal([item.error.message if item.error else None for item in outcomes], ARRAY(Text)),
+                literal([json.dumps(item.timings) for item in outcomes], ARRAY(Text)),
+            )
+            .table_valued(
+                column("position", Integer),
+                *(column(name, Text) for name in ("status", "result", "code", "message", "timings")),
+                name="new",
+            )
+            .render_derived()
+        )
+        written = (
+            update(JobItem)
+            .where(
+                JobItem.job_id == mine.c.id,
+                JobItem.position == rows.c.position,
+                JobItem.status == ItemStatus.PENDING,
+            )
+            .values(
+                status=cast(rows.c.status, ITEM_STATUS),
+                attempt=held.attempt,
+                result=cast(rows.c.result, JSONB),
+                error_code=rows.c.code,
+                error=rows.c.message,
+                timings=cast(rows.c.timings, JSONB),
+                finished_at=NOW,
+            )
+            .returning(JobItem.status)
+            .cte("written")
+        )
+
+        def newly(status: ItemStatus) -> object:
+            return select(func.count()).select_from(written).where(written.c.status == status).scalar_subquery()
+
+        every = select(func.count()).select_from(written).scalar_subquery()
+        finished = Job.items_done + Job.items_failed + Job.items_skipped + every
+        with translated():
+            owner = await self._session.scalar(
+                update(Job)
+                .where(Job.id == mine.c.id)
+                .values(
+                    items_done=Job.items_done + newly(ItemStatus.DONE),
+                    items_failed=Job.items_failed + newly(ItemStatus.FAILED),
+                    items_skipped=Job.items_skipped + newly(ItemStatus.SKIPPED),
+                    progress=case(
+                        (Job.items_total > 0, func.least(100.0, cast(finished, Float) * 100 / Job.items_total)),
+                        else_=Job.progress,
+                    ),
+                    updated_at=NOW,
+                )
+                .returning(Job.id)
+                .execution_options(synchronize_session=False)
+            )
+            return owner is not None
+
+    async def pending(self, job_id: UUID) -> list[JobItem]:
+        """Return what is left to do of a job, in order."""
+        return await self.list(job_id, ItemStatus.PENDING)
+
+    async def list(self, job_id: UUID, *statuses: ItemStatus) -> list[JobItem]:
+        """Return a job's items in order; with ``statuses``, only those in one of them."""
+        condition = JobItem.job_id == job_id
+        if statuses:
+            condition = and_(condition, JobItem.status.in_(statuses))
+        with translated():
+            rows = await self._session.scalars(
+                select(JobItem).where(condition).order_by(JobItem.position).execution_options(populate_existing=True)
+            )
+            return [*rows]

@@ -1,0 +1,209 @@
+"""What every transition of a job shares: naming the rows, locking them in order, and saying why one did not move.
+
+A transition is one conditional, set-based statement: it names the states it may come from (``states.py``) and, where it
+is fenced, the attempt. There is no read-then-write. Rows are locked in id order, because finish, lease extension,
+rescue and cancel touch the same rows from many workers, and unordered they deadlock.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    CTE,
+    ColumnElement,
+    Integer,
+    Text,
+    Update,
+    Uuid,
+    and_,
+    any_,
+    case,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from repositories.base import BaseRepository
+from repositories.errors import InvalidTransitionError, NotFoundError
+from repositories.models import Job
+from repositories.schemas import MAX_BATCH, Held, JobCreate, JobUpdate, Outcome
+from repositories.states import JobStatus, Verb, sources
+
+NOW = func.clock_timestamp()  # not now(): that is the start of the caller's transaction
+
+
+class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
+    """The base of the transition classes; holds no transition itself."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        super().__init__(Job, session)
+
+    async def _apply(self, transition: Update) -> Outcome:
+        """Execute a transition and settle the dependents of the jobs that it ended."""
+        rows = await self.session.execute(
+            transition.returning(Job.id, Job.status, Job.has_dependents).execution_options(synchronize_session=False)
+        )
+        outcome, ended = Outcome(), dict[UUID, JobStatus]()
+        for job_id, status, has_dependents in rows:
+            outcome.moved[job_id] = status
+            if has_dependents and status.is_final:
+                ended[job_id] = status
+        outcome.released = await self._settle(ended)
+        return outcome
+
+    async def _settle(self, ended: Mapping[UUID, JobStatus]) -> list[UUID]:
+        """Release the children of completed jobs and fail those of failed or cancelled ones, down the whole chain.
+
+        Returns:
+            The ids of children that are now queued.
+        """
+        released: list[UUID] = []
+        if completed := [job_id for job_id, status in ended.items() if status is JobStatus.COMPLETED]:
+            released += await self._release(completed)
+        lost = [job_id for job_id, status in ended.items() if status is not JobStatus.COMPLETED]
+        while lost:
+            lost = await self._abandon(lost)
+        return released
+
+    async def _release(self, parents: Sequence[UUID]) -> list[UUID]:
+        """Count finished parents off their waiting children; a child without any left is queued."""
+        done = literal(list(parents), ARRAY(Uuid))
+        parent = func.unnest(Job.depends_on).column_valued("parent")
+        finished_now = select(func.count()).select_from(parent).where(parent == any_(done)).scalar_subquery()
+        waiting = (
+            select(Job.id, finished_now.label("finished"))
+            .where(Job.status == JobStatus.PENDING, Job.depends_on.overlap(done))
+            .order_by(Job.id)
+            .with_for_update()
+            .cte("waiting")
+        )
+        # The arithmetic is on the row as it is once locked, so two parents that finish at once both count.
+        left = Job.parents_left - waiting.c.finished
+        rows = await self.session.execute(
+            update(Job)
+            .where(Job.id == waiting.c.id, Job.status.in_(sources(Verb.RELEASE, JobStatus.QUEUED)))
+            .values(
+                parents_left=left,
+                status=case((left <= 0, JobStatus.QUEUED), else_=Job.status),
+                queued_at=case((left <= 0, NOW), else_=Job.queued_at),
+                version=Job.version + 1,
+                updated_at=NOW,
+            )
+            .returning(Job.id, Job.status)
+            .execution_options(synchronize_session=False)
+        )
+        return [job_id for job_id, status in rows if status is JobStatus.QUEUED]
+
+    async def _abandon(self, parents: Sequence[UUID]) -> list[UUID]:
+        """Fail the children that wait for ``parents``; return those that have children of their own."""
+        ended = literal(list(parents), ARRAY(Uuid))
+        waiting = (
+            select(Job.id)
+            .where(Job.status.in_(sources(Verb.ABANDON, JobStatus.FAILED)), Job.depends_on.overlap(ended))
+            .order_by(Job.id)
+            .with_for_update()
+            .cte("waiting")
+        )
+        rows = await self.session.execute(
+            update(Job)
+            .where(Job.id == waiting.c.id, Job.status.in_(sources(Verb.ABANDON, JobStatus.FAILED)))
+            .values(
+                final_values(JobStatus.FAILED)
+                | {
+                    "parents_left": 0,
+                    "errors": with_error("parent_failed", "a job that this one depends on did not complete"),
+                }
+            )
+            .returning(Job.id, Job.has_dependents)
+            .execution_options(synchronize_session=False)
+        )
+        return [job_id for job_id, has_dependents in rows if has_dependents]
+
+    async def _refuse(self, outcome: Outcome, asked: Mapping[UUID, tuple[JobStatus, int | None]]) -> Outcome:
+        """Say for each asked job that did not move why it was left alone; asks the database only if there is one.
+
+        Args:
+            outcome: what moved; the refusals are added to it.
+            asked: id to the state asked for, and the attempt the caller holds (``None`` where the verb is not fenced).
+        """
+        missed = [job_id for job_id in asked if job_id not in outcome.moved]
+        if not missed:
+            return outcome
+        rows = await self.session.execute(select(Job.id, Job.status, Job.attempt).where(Job.id.in_(missed)))
+        found = {job_id: (status, attempt) for job_id, status, attempt in rows}
+        for job_id in missed:
+            wanted, held_attempt = asked[job_id]
+            if job_id not in found:
+                outcome.refused[job_id] = NotFoundError("job", job_id)
+                continue
+            status, attempt = found[job_id]
+            outcome.refused[job_id] = InvalidTransitionError(job_id, status, wanted, attempt, held_attempt)
+        return outcome
+
+
+def check_batch(size: int, verb: str) -> None:
+    """Refuse a batch longer than ``MAX_BATCH``.
+
+    Raises:
+        ValueError: it is longer.
+    """
+    if size > MAX_BATCH:
+        raise ValueError(f"cannot {verb} {size} jobs at once: at most {MAX_BATCH}")
+
+
+def named(ids: Collection[UUID]) -> ColumnElement[bool]:
+    """The rows with these ids. One array, not a list of parameters: the statement is prepared once for every size."""
+    return Job.id == any_(literal(list(ids), ARRAY(Uuid)))
+
+
+def held_rows(held: Sequence[Held], *extra: tuple[str, Sequence[Any], Any]) -> Any:
+    """The held jobs as a table ``mine`` (id, attempt, and any extra columns: name, values, type)."""
+    ids, attempts = [job.job_id for job in held], [job.attempt for job in held]
+    arrays = [literal(ids, ARRAY(Uuid)), literal(attempts, ARRAY(Integer))]
+    columns = [column("id", Uuid), column("attempt", Integer)]
+    for name, values, kind in extra:
+        arrays.append(literal(list(values), ARRAY(kind)))
+        columns.append(column(name, kind))
+    return func.unnest(*arrays).table_valued(*columns, name="mine").render_derived()
+
+
+def owned(mine: Any, allowed: Sequence[str], *also: Any) -> CTE:
+    """Lock, in id order, the rows of ``mine`` whose attempt still owns them; ``also``: further columns of ``mine``."""
+    return (
+        select(Job.id, *also)
+        .join(mine, and_(Job.id == mine.c.id, Job.attempt == mine.c.attempt))
+        .where(Job.status.in_(allowed))
+        .order_by(Job.id)
+        .with_for_update(of=Job)
+        .cte("owned")
+    )
+
+
+def final_values(to: JobStatus | ColumnElement[Any]) -> dict[str, Any]:
+    """What every move to a final state writes."""
+    return {
+        "status": to,
+        "completed_at": NOW,
+        "lease_expires_at": None,
+        "scheduled_at": None,
+        "version": Job.version + 1,
+        "updated_at": NOW,
+    }
+
+
+def with_error(code: Any, message: Any) -> ColumnElement[Any]:
+    """The job's ``errors`` with one more entry, of its present attempt."""
+    entry = func.jsonb_build_array(
+        func.jsonb_build_object(
+            "attempt", Job.attempt, "at", NOW, "code", cast(code, Text), "message", cast(message, Text), type_=JSONB
+        ),
+        type_=JSONB,
+    )
+    return Job.errors.op("||", return_type=JSONB())(entry)

@@ -1,0 +1,90 @@
+"""How an attempt ends: for good, or by putting its job back."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Text, case, cast, update
+from sqlalchemy.dialects.postgresql import JSONB
+
+from repositories.errors import translated
+from repositories.jobs.core import NOW, JobStatements, check_batch, final_values, held_rows, owned, with_error
+from repositories.models import STATUS, Job
+from repositories.schemas import Finish, Held, JobError, Outcome
+from repositories.states import FINAL, JobStatus, Verb, sources
+
+
+class Finishing(JobStatements):
+    """Finish, and put back; both only by the attempt that owns the job."""
+
+    async def finish(self, finishes: Sequence[Finish]) -> Outcome:
+        """Move running jobs to final states, each only if the attempt named still owns it.
+
+        One statement for one job or for ``MAX_BATCH``; further ones only if some job was refused or has dependents,
+        which are released (or failed) with it.
+
+        Raises:
+            ValueError: a state is not final, or there are more than ``MAX_BATCH``.
+
+        Source: docs/architecture.md, "The state machine", verb ``finish``.
+        """
+        check_batch(len(finishes), "finish")
+        if wrong := [end.to for end in finishes if end.to not in FINAL]:
+            raise ValueError(f"cannot finish a job as {wrong[0]}: expected a final state")
+        mine = held_rows(
+            [end.held for end in finishes],
+            ("target", [str(end.to) for end in finishes], Text),
+            ("result", [None if end.result is None else json.dumps(end.result) for end in finishes], Text),
+            ("code", [end.error.code if end.error else None for end in finishes], Text),
+            ("message", [end.error.message if end.error else None for end in finishes], Text),
+        )
+        ours = owned(mine, [JobStatus.PROCESSING], mine.c.target, mine.c.result, mine.c.code, mine.c.message)
+        failed = ours.c.code.is_not(None)
+        with translated():
+            outcome = await self._apply(
+                update(Job)
+                .where(Job.id == ours.c.id)
+                .values(
+                    final_values(cast(ours.c.target, STATUS))
+                    | {
+                        "result": cast(ours.c.result, JSONB),
+                        "progress": case((ours.c.target == str(JobStatus.COMPLETED), 100.0), else_=Job.progress),
+                        "failures": case((failed, Job.failures + 1), else_=Job.failures),
+                        "errors": case((failed, with_error(ours.c.code, ours.c.message)), else_=Job.errors),
+                    }
+                )
+            )
+            return await self._refuse(outcome, {end.held.job_id: (end.to, end.held.attempt) for end in finishes})
+
+    async def put_back(
+        self, held: Sequence[Held], delay: timedelta = timedelta(0), error: JobError | None = None
+    ) -> Outcome:
+        """Return running jobs to the queue, each only if the attempt named still owns it.
+
+        A job whose cancellation was asked for meanwhile becomes ``cancelled`` instead.
+
+        Args:
+            held: the jobs and attempts, at most ``MAX_BATCH``.
+            delay: not again before this has passed; then the stager hands it over. Zero leaves the ARQ message where it
+                is: shutdown hands back like this.
+            error: what went wrong with the work; it counts as one of ``max_attempts``. Without it nothing is counted
+                (shutdown, snooze, engine outage).
+        """
+        check_batch(len(held), "put back")
+        ours = owned(held_rows(held), sources(Verb.PUT_BACK, JobStatus.QUEUED))
+        cancelled = Job.cancel_requested_at.is_not(None)
+        values: dict[str, Any] = {
+            "status": case((cancelled, JobStatus.CANCELLED), else_=JobStatus.QUEUED),
+            "completed_at": case((cancelled, NOW)),
+            "queued_at": case((cancelled, Job.queued_at), else_=NOW),
+            "scheduled_at": case((cancelled, None), else_=NOW + delay) if delay else None,
+            "lease_expires_at": None,
+            "version": Job.version + 1,
+            "updated_at": NOW,
+        }
+        if error is not None:
+            values |= {"failures": Job.failures + 1, "errors": with_error(error.code, error.message)}
+        with translated():
+            outcome = await self._apply(update(Job).where(Job.id == ours.c.id).values(values))
+            return await self._refuse(outcome, {job.job_id: (JobStatus.QUEUED, job.attempt) for job in held})

@@ -1,0 +1,289 @@
+"""The tables, as SQLAlchemy maps them. What must always be true of a row is a CHECK constraint here.
+
+``jobs`` is the truth about a job; ``job_items`` is one row a document or question of it; ``workspaces`` remembers the
+slug an engine gave; ``documents`` and ``passages`` are the local engine's store. The passages' vector column exists
+only where the server has pgvector, so it is not mapped here: the migration makes it and the local engine reads it.
+
+Rows are changed by set-based statements of the repositories, never through these objects.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    CheckConstraint,
+    Computed,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, TSVECTOR
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from repositories.states import ItemStatus, JobStatus
+
+# A constraint is named for its rule, so that an error can be told by its name.
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+DEFAULT_QUEUE = "default"
+CALLER = "caller"  # worker_id of a job that its caller drives
+
+
+def _one_of(column: str, values: type[JobStatus | ItemStatus]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+def _text_enum(values: type[JobStatus | ItemStatus]) -> Enum:
+    """Text in the database, so that a new state needs no ALTER TYPE; the enum in Python. The CHECK below bounds it."""
+    return Enum(
+        values,
+        native_enum=False,
+        create_constraint=False,
+        length=16,
+        values_callable=lambda enum: [str(v) for v in enum],
+    )
+
+
+STATUS = _text_enum(JobStatus)
+ITEM_STATUS = _text_enum(ItemStatus)
+
+
+class Base(DeclarativeBase):
+    """Maps plain Python types to PostgreSQL's: text without length, times with zone, JSON as jsonb."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way of setting it
+        str: Text,
+        datetime: TIMESTAMP(timezone=True),
+        UUID: Uuid,
+        dict[str, Any]: JSONB,
+        list[dict[str, Any]]: JSONB,
+        list[UUID]: ARRAY(Uuid),
+        JobStatus: STATUS,
+        ItemStatus: ITEM_STATUS,
+    }
+
+
+class Job(Base):
+    """One job. Its status changes only through :class:`repositories.jobs.JobRepository`.
+
+    Times are the database's clock. ``started_at`` is the start of the latest attempt. ``version`` counts transitions
+    and edits, never progress. ``errors`` has an entry for each failed or lost attempt: attempt, at, code, message.
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    # Plain text: a newer client may enqueue a type that this code does not know, and it must stay readable.
+    type: Mapped[str]
+    status: Mapped[JobStatus]
+    queue: Mapped[str] = mapped_column(server_default=DEFAULT_QUEUE)
+    priority: Mapped[int] = mapped_column(server_default="5")
+    workspace_id: Mapped[str | None]
+    payload: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    job_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'"))
+    progress: Mapped[float] = mapped_column(server_default="0")
+    items_total: Mapped[int] = mapped_column(server_default="0")
+    items_done: Mapped[int] = mapped_column(server_default="0")
+    items_failed: Mapped[int] = mapped_column(server_default="0")
+    items_skipped: Mapped[int] = mapped_column(server_default="0")
+    attempt: Mapped[int] = mapped_column(server_default="0")
+    failures: Mapped[int] = mapped_column(server_default="0")
+    max_attempts: Mapped[int] = mapped_column(server_default="3")
+    crashes: Mapped[int] = mapped_column(server_default="0")
+    max_crashes: Mapped[int] = mapped_column(server_default="5")
+    worker_id: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    queue_position: Mapped[int | None]
+    scheduled_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    timeout_seconds: Mapped[int] = mapped_column(server_default="3600")
+    idempotency_key: Mapped[str | None]
+    depends_on: Mapped[list[UUID]] = mapped_column(server_default=text("'{}'"))
+    parents_left: Mapped[int] = mapped_column(server_default="0")
+    has_dependents: Mapped[bool] = mapped_column(server_default=text("false"))
+    retry_of: Mapped[UUID | None]
+    cancel_requested_at: Mapped[datetime | None]
+    cancel_reason: Mapped[str | None]
+    errors: Mapped[list[dict[str, Any]]] = mapped_column(server_default=text("'[]'"))
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    version: Mapped[int] = mapped_column(server_default="1")
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", JobStatus), name="status_known"),
+        CheckConstraint("progress BETWEEN 0 AND 100", name="progress_in_range"),
+        CheckConstraint("priority BETWEEN 0 AND 9", name="priority_in_range"),
+        CheckConstraint("timeout_seconds BETWEEN 1 AND 604800", name="timeout_in_range"),
+        CheckConstraint("max_attempts BETWEEN 1 AND 100 AND max_crashes BETWEEN 1 AND 100", name="tries_in_range"),
+        CheckConstraint(
+            "items_done >= 0 AND items_failed >= 0 AND items_skipped >= 0 "
+            "AND items_done + items_failed + items_skipped <= items_total",
+            name="items_add_up",
+        ),
+        CheckConstraint(
+            "(status IN ('completed', 'failed', 'cancelled')) = (completed_at IS NOT NULL)",
+            name="final_has_completed_at",
+        ),
+        CheckConstraint(
+            "(status = 'processing') = (lease_expires_at IS NOT NULL)",
+            name="processing_has_lease",
+        ),
+        CheckConstraint(
+            "status <> 'processing' OR (worker_id IS NOT NULL AND attempt > 0)", name="processing_has_owner"
+        ),
+        CheckConstraint("status <> 'queued' OR payload IS NOT NULL", name="queued_has_payload"),
+        CheckConstraint("status = 'pending' OR parents_left = 0", name="only_pending_waits"),
+        UniqueConstraint("idempotency_key"),
+        # Partial indexes over live rows only: they stay small however many jobs are finished, and no index covers a
+        # column that heartbeats and progress write, so those updates stay HOT.
+        Index("ix_jobs_queued", "queue", "priority", "id", postgresql_where=text("status = 'queued'")),
+        Index(
+            "ix_jobs_scheduled",
+            "scheduled_at",
+            postgresql_where=text("status = 'queued' AND scheduled_at IS NOT NULL"),
+        ),
+        Index("ix_jobs_processing", "id", postgresql_where=text("status = 'processing'")),
+        Index("ix_jobs_waiting", "depends_on", postgresql_using="gin", postgresql_where=text("status = 'pending'")),
+        Index("ix_jobs_workspace", "workspace_id", "id"),
+        Index("ix_jobs_completed_at", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
+        {"postgresql_with": {"fillfactor": 80}},  # room on the page for the HOT updates of a job's life
+    )
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the job is in a final state, whichever."""
+        return self.status.is_final
+
+    @property
+    def error(self) -> str | None:
+        """The message of the latest entry of ``errors``."""
+        return str(self.errors[-1]["message"]) if self.errors else None
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """Seconds from the start of the latest attempt to the end; ``None`` before both are known."""
+        if self.started_at is None or self.completed_at is None:
+            return None
+        return (self.completed_at - self.started_at).total_seconds()
+
+    def dict(self) -> dict[str, Any]:
+        """Return the row as plain values under their public names (``metadata``, not ``job_metadata``)."""
+        row = {
+            "metadata" if name == "job_metadata" else name: getattr(self, name)
+            for name in self.__mapper__.columns.keys()  # noqa: SIM118 - not a dict: it iterates columns
+        }
+        return row | {"error": self.error}
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.type} {self.status} attempt={self.attempt}>"
+
+
+class JobItem(Base):
+    """One document or question of a job. ``spec`` says what it is; ``result`` and ``timings`` what became of it.
+
+    ``timings`` maps a phase to seconds. ``attempt`` is the attempt that wrote the row's present state.
+    """
+
+    __tablename__ = "job_items"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str]
+    status: Mapped[ItemStatus] = mapped_column(server_default=str(ItemStatus.PENDING))
+    attempt: Mapped[int]
+    spec: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    error_code: Mapped[str | None]
+    error: Mapped[str | None]
+    timings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", ItemStatus), name="status_known"),
+        CheckConstraint("(status = 'pending') = (finished_at IS NULL)", name="finished_has_time"),
+        CheckConstraint(
+            "(status = 'failed') = (error_code IS NOT NULL AND error IS NOT NULL)", name="failed_has_error"
+        ),
+    )
+
+
+class Workspace(Base):
+    """A workspace as its engine knows it. The slug is stored as the engine gave it, never computed."""
+
+    __tablename__ = "workspaces"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    engine: Mapped[str]
+    name: Mapped[str]
+    slug: Mapped[str]
+    settings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    __table_args__ = (
+        CheckConstraint("length(name) BETWEEN 1 AND 255", name="name_length"),
+        UniqueConstraint("engine", "name"),
+        UniqueConstraint("engine", "slug"),
+    )
+
+
+class StoredDocument(Base):
+    """A document of the local engine; ``key`` is the engine protocol's, the same for every attempt at it."""
+
+    __tablename__ = "documents"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspaces.id", ondelete="CASCADE"))
+    key: Mapped[str]
+    name: Mapped[str]
+    sha256: Mapped[str]
+    media_type: Mapped[str]
+    pages: Mapped[int | None]
+    words: Mapped[int]
+    passages: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    embedded_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        UniqueConstraint("workspace_id", "key"),
+        # The same content stands in a workspace once.
+        UniqueConstraint("workspace_id", "sha256"),
+    )
+
+
+class Passage(Base):
+    """A piece of a document that can be quoted: bounded text that knows its page and heading."""
+
+    __tablename__ = "passages"
+
+    document_id: Mapped[UUID] = mapped_column(ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspaces.id", ondelete="CASCADE"))
+    text: Mapped[str]
+    page: Mapped[int | None]
+    heading: Mapped[str | None]
+    search: Mapped[str] = mapped_column(
+        TSVECTOR,
+        Computed("to_tsvector('english', coalesce(heading, '') || ' ' || text)", persisted=True),
+    )
+
+    __table_args__ = (
+        Index("ix_passages_search", "search", postgresql_using="gin"),
+        Index("ix_passages_workspace_id", "workspace_id"),
+    )

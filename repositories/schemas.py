@@ -1,0 +1,202 @@
+"""What goes into the repositories and comes out of them, validated.
+
+Names and shapes of ``JobCreate``, ``JobUpdate``, ``JobFilters``, ``PaginationParams`` and ``PaginatedJobs`` are those
+that callers of the older service already use; ``NewJob``, ``Held``, ``Outcome`` and the item shapes are ours.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from uuid_utils.compat import uuid7
+
+from repositories.errors import InvalidTransitionError, NotFoundError
+from repositories.models import DEFAULT_QUEUE
+from repositories.states import ItemStatus, JobStatus
+
+MAX_BATCH = 1_000
+"""The most jobs or items that one set-based call takes."""
+
+MAX_ITEMS = 100_000
+"""The most items that one job may have."""
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("contains a NUL character, which PostgreSQL cannot store")
+    return text
+
+
+Storable = AfterValidator(_storable)
+ShortText = Annotated[str, Field(min_length=1, max_length=255), Storable]
+
+
+class JobCreate(BaseModel):
+    """What a caller says of a new job; without a payload it is caller-driven and never handed to a worker."""
+
+    type: ShortText
+    workspace_id: ShortText | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class NewJob(JobCreate):
+    """A job to be written.
+
+    Attributes:
+        id: made here, so that writing it twice is one job.
+        payload: what the job type's task reads; ``None`` makes the job caller-driven.
+        priority: 0 (first) to 9 (last).
+        max_attempts: how many errors of the work end the job (1 to 100).
+        timeout_seconds: how long one attempt may run (1 to 604,800).
+        scheduled_at: not before this time.
+        depends_on: jobs that must complete first; if one fails or is cancelled, this job fails.
+        idempotency_key: a second job with the same key is a ConflictError.
+    """
+
+    id: UUID = Field(default_factory=uuid7)
+    queue: ShortText = DEFAULT_QUEUE
+    priority: int = Field(default=5, ge=0, le=9)
+    payload: dict[str, Any] | None = None
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    timeout_seconds: int = Field(default=3600, ge=1, le=604_800)
+    scheduled_at: datetime | None = None
+    depends_on: list[UUID] = Field(default_factory=list, max_length=100)
+    idempotency_key: ShortText | None = None
+    queue_position: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _only_runnable_jobs_wait(self) -> Self:
+        if self.depends_on and self.payload is None:
+            raise ValueError(
+                "depends_on needs a payload: a caller-driven job is started by its caller, not by its parents"
+            )
+        return self
+
+
+class JobUpdate(BaseModel):
+    """A caller's report on a job it drives itself; what is unset stays as it is."""
+
+    status: JobStatus | None = None
+    progress: float | None = Field(default=None, ge=0, le=100)
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class JobFilters(BaseModel):
+    """Which jobs to list; all that is given must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: JobStatus | list[JobStatus] | None = None
+    type: str | None = None
+    workspace_id: str | None = None
+    queue: str | None = None
+    worker_id: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    metadata: dict[str, Any] | None = None
+    error_contains: str | None = Field(default=None, max_length=200)
+
+
+class PaginationParams(BaseModel):
+    """Which page: ``page`` from 1, ``size`` 1 to 100 rows."""
+
+    page: int = Field(default=1, ge=1, le=1_000_000)
+    size: int = Field(default=20, ge=1, le=100)
+
+    @property
+    def offset(self) -> int:
+        """How many rows stand before the page."""
+        return (self.page - 1) * self.size
+
+
+class PaginatedJobs(BaseModel):
+    """A page of jobs and how many there are in all."""
+
+    items: list[dict[str, Any]]
+    total: int
+    page: int
+    size: int
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+        return -(-self.total // self.size)
+
+
+class Held(NamedTuple):
+    """A job as the attempt that runs it names it: the attempt (1 or more) is the fence."""
+
+    job_id: UUID
+    attempt: int
+
+
+class Outcome(BaseModel):
+    """What a set-based transition did. Refusals are data: one lost attempt never hides 499 finished jobs.
+
+    Attributes:
+        moved: each job that moved, with the state it is now in.
+        refused: for each other id, the error that says why it was left alone.
+        released: jobs that are queued because of it (dependents, retries), to be handed to ARQ after the commit.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    moved: dict[UUID, JobStatus] = Field(default_factory=dict)
+    refused: dict[UUID, NotFoundError | InvalidTransitionError] = Field(default_factory=dict)
+    released: list[UUID] = Field(default_factory=list)
+
+
+class JobError(BaseModel):
+    """An entry of a job's ``errors``: a stable lower-case code for machines, a sentence for people."""
+
+    code: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
+    message: Annotated[str, Field(max_length=4_000)]
+
+
+class Finish(NamedTuple):
+    """How an attempt ends its job: ``result`` for the record, ``error`` when ``to`` is ``failed``."""
+
+    held: Held
+    to: JobStatus
+    result: dict[str, Any] | None = None
+    error: JobError | None = None
+
+
+class NewItem(BaseModel):
+    """A document or question of a job, before anything was done: ``position`` from 0, ``spec`` says what it is."""
+
+    position: int = Field(ge=0, lt=MAX_ITEMS)
+    key: Annotated[str, Field(min_length=1, max_length=4_096), Storable]
+    spec: dict[str, Any]
+
+
+class ItemOutcome(BaseModel):
+    """What became of one item. ``timings`` maps a phase to seconds."""
+
+    position: int = Field(ge=0, lt=MAX_ITEMS)
+    status: ItemStatus
+    result: dict[str, Any] | None = None
+    error: JobError | None = None
+    timings: dict[str, float] = Field(default_factory=dict)
+
+
+class Lease(NamedTuple):
+    """What a worker learns of a job it holds when it extends the lease."""
+
+    job_id: UUID
+    cancel_requested: bool
+
+
+class JobStatistics(BaseModel):
+    """Counts and durations of the jobs created in the last ``period_days`` days (seconds; rates in percent)."""
+
+    period_days: int
+    workspace_id: str | None
+    total_jobs: int
+    status_counts: dict[str, int]
+    type_counts: dict[str, int]
+    average_processing_time_seconds: float | None
+    success_rate: float | None
