@@ -1,7 +1,8 @@
 """The engine, sessions and transactions of one process.
 
 A :class:`DatabaseManager` owns an engine; whoever makes it closes it. Callers that want one per process (web
-frameworks) use :func:`init_db` and :func:`close_db`, and take sessions from :func:`get_db_session` or :func:`get_db_transaction`.
+frameworks) use :func:`init_db` and :func:`close_db`, and take sessions from :func:`get_db_session` or
+:func:`get_db_transaction`.
 """
 
 from collections.abc import AsyncIterator
@@ -112,7 +113,8 @@ async def init_db(settings: DatabaseSettings | None = None, cache: CacheSettings
     """Open the process-wide database manager, and the Redis client of the cache if ``settings`` enables one.
 
     Args:
-        settings, cache: read from the environment when not given; one object may be both.
+        settings: where PostgreSQL is; read from the environment when not given.
+        cache: where Redis is; likewise. One object may be both.
 
     Raises:
         RuntimeError: it is open already, or ``DATABASE_URL`` is not set.

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from uuid_utils.compat import uuid7
 
 from repositories.errors import InvalidTransitionError, NotFoundError
-from repositories.models import DEFAULT_QUEUE
 from repositories.states import ItemStatus, JobStatus
 
 MAX_BATCH = 1_000
@@ -55,7 +54,6 @@ class NewJob(JobCreate):
     """
 
     id: UUID = Field(default_factory=uuid7)
-    queue: ShortText = DEFAULT_QUEUE
     priority: int = Field(default=5, ge=0, le=9)
     payload: dict[str, Any] | None = None
     max_attempts: int = Field(default=3, ge=1, le=100)

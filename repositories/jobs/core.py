@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     CTE,
     ColumnElement,
     Integer,
@@ -27,7 +26,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from repositories.base import BaseRepository
@@ -76,7 +75,7 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         """Count finished parents off their waiting children; a child without any left is queued."""
         done = literal(list(parents), ARRAY(Uuid))
         parent = func.unnest(Job.depends_on).column_valued("parent")
-        finished_now = select(func.count()).select_from(parent).where(parent == any_(done)).scalar_subquery()
+        finished_now = select(func.count()).where(parent == any_(done)).scalar_subquery()
         waiting = (
             select(Job.id, finished_now.label("finished"))
             .where(Job.status == JobStatus.PENDING, Job.depends_on.overlap(done))

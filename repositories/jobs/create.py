@@ -130,7 +130,7 @@ class Creating(JobStatements):
             .returning(Job.id, Job.status)
             .execution_options(synchronize_session=False)
         )
-        found = dict[UUID, JobStatus](rows.tuples().all())
+        found = {job_id: status for job_id, status in rows}  # noqa: C416 - dict() cannot take typed rows
         if missing := outside - found.keys():
             raise NotFoundError("job", min(missing))
         return states | found

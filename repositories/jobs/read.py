@@ -76,7 +76,7 @@ class Reading(JobStatements):
         )
         with translated():
             rows = await self.session.execute(select(ranked.c.id, ranked.c.rank).where(ranked.c.id.in_(ids)))
-            return dict(rows.tuples().all())
+            return {job_id: rank for job_id, rank in rows}  # noqa: C416 - dict() cannot take typed rows
 
     async def get_job_queue_position(self, job_id: UUID | str) -> int | None:
         """Return where the job stands in its queue, from 1; ``None`` if it does not wait there."""

@@ -69,7 +69,7 @@ class Asking(JobStatements):
         return await self.get_by_id_or_raise(key)
 
     async def retry(self, ids: Collection[UUID]) -> Outcome:
-        """Queue failed or cancelled jobs again. Finished items are kept; failed ones are tried again; tries start anew."""
+        """Queue failed or cancelled jobs again: finished items are kept, failed ones tried again, tries start anew."""
         check_batch(len(ids), "retry")
         allowed = sources(Verb.RETRY, JobStatus.QUEUED)
         found = (

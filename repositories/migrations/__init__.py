@@ -3,6 +3,8 @@
 ``upgrade`` and ``current`` run without ``alembic.ini``; the ``alembic`` command works too, with ``DATABASE_URL`` set.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from alembic import command
@@ -10,7 +12,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from repositories.errors import connecting, translated
 
@@ -46,11 +48,8 @@ async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
         settings.attributes["connection"] = connection
         command.upgrade(settings, revision)
 
-    with translated():
-        with connecting():
-            connection = await engine.connect()
-        async with connection, connection.begin():
-            await connection.run_sync(run)
+    async with _connection(engine) as connection, connection.begin():
+        await connection.run_sync(run)
 
 
 async def current(engine: AsyncEngine) -> str | None:
@@ -63,8 +62,14 @@ async def current(engine: AsyncEngine) -> str | None:
     def read(connection: Connection) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
+    async with _connection(engine) as connection:
+        return await connection.run_sync(read)
+
+
+@asynccontextmanager
+async def _connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     with translated():
-        with connecting():
-            connection = await engine.connect()
-        async with connection:
-            return await connection.run_sync(read)
+        async with AsyncExitStack() as stack:
+            with connecting():
+                connection = await stack.enter_async_context(engine.connect())
+            yield connection

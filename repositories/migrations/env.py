@@ -1,13 +1,13 @@
 """Alembic's entry: runs the steps on the connection it was handed, or on one to ``DATABASE_URL``."""
 
 import asyncio
+
 from alembic import context
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from repositories.models import Base
 from repositories.settings import DatabaseSettings
-
 
 # What the models do not map on purpose: the vector column and its index, where pgvector is there.
 UNMAPPED = {("column", "embedding"), ("index", "ix_passages_embedding")}

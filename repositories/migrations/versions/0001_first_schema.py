@@ -99,7 +99,8 @@ def upgrade() -> None:
             name=op.f("ck_jobs_status_known"),
         ),
         sa.CheckConstraint(
-            "items_done >= 0 AND items_failed >= 0 AND items_skipped >= 0 AND items_done + items_failed + items_skipped <= items_total",
+            "items_done >= 0 AND items_failed >= 0 AND items_skipped >= 0 "
+            "AND items_done + items_failed + items_skipped <= items_total",
             name=op.f("ck_jobs_items_add_up"),
         ),
         sa.CheckConstraint(

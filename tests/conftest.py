@@ -1,0 +1,157 @@
+"""Servers, databases and clients for the tests: a real PostgreSQL and a real Redis, from wheels unless a URL names
+others.
+
+One migrated template database a session; a clone of it for each test that asks for ``database``.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from arq.connections import ArqRedis
+from sqlalchemy import Engine, event, make_url
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from repositories.database import DatabaseManager
+from repositories.embedded import Servers, embedded_servers
+from repositories.jobs import JobRepository
+from repositories.migrations import upgrade
+from worker.queue import JobQueue, connect
+from worker.settings import Settings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_from_outside() -> Iterator[None]:
+    """Tests read no ``.env`` and none of the developer's variables but the two that name servers."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in Settings.model_fields:
+            if name not in {"database_url", "redis_url"}:
+                patch.delenv(name.upper(), raising=False)
+        patch.setitem(Settings.model_config, "env_file", None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """PostgreSQL and Redis for the whole session; ``DATABASE_URL`` and ``REDIS_URL`` replace either."""
+    with embedded_servers(
+        tmp_path_factory.mktemp("servers"),
+        database_url=os.environ.get("DATABASE_URL"),
+        redis_url=os.environ.get("REDIS_URL"),
+        durable=False,
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers: Servers) -> str:
+    return servers.redis_url
+
+
+async def _administer(servers: Servers, statement: str) -> None:
+    url = make_url(servers.database_url).set(drivername="postgresql", database="postgres")
+    connection = await asyncpg.connect(url.render_as_string(hide_password=False))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _url_of(servers: Servers, database: str) -> str:
+    return make_url(servers.database_url).set(database=database).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def template(servers: Servers) -> Iterator[str]:
+    """A database with the newest schema, to be cloned."""
+    name = f"template_{uuid4().hex[:8]}"
+
+    async def make() -> None:
+        await _administer(servers, f"CREATE DATABASE {name}")
+        async with DatabaseManager(_url_of(servers, name), pool_size=1) as manager:
+            await upgrade(manager.engine)
+
+    asyncio.run(make())
+    yield name
+    asyncio.run(_administer(servers, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+async def database_url(servers: Servers, template: str) -> AsyncIterator[str]:
+    """A database of this test's own."""
+    name = f"test_{uuid4().hex[:12]}"
+    await _administer(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _url_of(servers, name)
+    await _administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[DatabaseManager]:
+    async with DatabaseManager(database_url) as manager:
+        yield manager
+
+
+@pytest.fixture(scope="session")
+def shared_url(servers: Servers, template: str) -> Iterator[str]:
+    """A database for every test that rolls its work back."""
+    name = f"shared_{uuid4().hex[:8]}"
+    asyncio.run(_administer(servers, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    yield _url_of(servers, name)
+    asyncio.run(_administer(servers, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+async def session(shared_url: str) -> AsyncIterator[AsyncSession]:
+    """A session whose work is rolled back."""
+    async with DatabaseManager(shared_url, pool_size=1) as manager, manager.get_session() as session:
+        yield session
+
+
+@pytest.fixture
+def jobs(session: AsyncSession) -> JobRepository:
+    return JobRepository(session)
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """Every statement that any engine sends from now on; ``clear()`` it before what is to be counted."""
+    sent: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield sent
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[ArqRedis]:
+    """An empty Redis database of this test's own."""
+    client = connect(redis_url)
+    await client.flushdb()
+    yield client
+    await client.flushdb()
+    await client.aclose(close_connection_pool=True)
+
+
+@pytest.fixture
+def queue(redis: ArqRedis) -> JobQueue:
+    return JobQueue(redis)
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
+    """Settings for this test's servers, with a storage folder of its own; nothing is read from a ``.env``."""
+    return Settings.model_validate(
+        {
+            "database_url": database_url,
+            "redis_url": redis_url,
+            "storage_url": str(tmp_path / "storage"),
+            "data_dir": tmp_path / "data",
+        }
+    )
