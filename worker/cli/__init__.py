@@ -1,0 +1,45 @@
+"""The ``worker`` command. Commands parse, delegate and print; what they do lives elsewhere.
+
+Text is for people, ``--json`` for scripts (one object a line), refusals and errors go to stderr, and the exit status
+has one meaning for all commands (:mod:`worker.cli.exits`).
+"""
+
+import sys
+
+import typer
+
+from worker.cli import ask, database, demo, jobs, run, show_settings, upload
+from worker.cli.context import reported
+from worker.cli.exits import EPILOG
+
+app = typer.Typer(
+    name="worker",
+    help="Background jobs for AnythingLLM: upload documents, ask question sets, follow and repair jobs.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),  # noqa: FBT001, FBT003 - read by main
+) -> None:
+    """Options that stand before the command."""
+
+
+app.command("demo")(demo.demo)
+app.command("dev")(run.dev)
+app.command("run")(run.run_workers)
+app.command("upload")(upload.upload)
+app.command("ask")(ask.ask)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(database.app, name="db")
+app.command("settings")(show_settings.show_settings)
+
+
+def main() -> None:
+    """Run the command line."""
+    with reported(debug="--debug" in sys.argv[1:]):
+        app()

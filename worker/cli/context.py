@@ -1,0 +1,141 @@
+"""What every command needs before it can begin: settings, servers, a console; and how its errors look."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+from pydantic import SecretStr, ValidationError
+from redis.exceptions import RedisError
+from rich.console import Console
+
+from repositories.embedded import EmbeddedServersError, Servers, default_data_dir, running_servers
+from repositories.errors import DatabaseUnavailableError, RepositoryError
+from worker.cli.exits import Exit
+from worker.client import JobClient, WorkspaceNotFoundError, open_client
+from worker.files import NoFilesError
+from worker.questions.question_set import QuestionSetError
+from worker.queue import QueueUnavailableError
+from worker.settings import Settings, SettingsError, load_settings
+from worker.telemetry import configure_logging, mask
+
+T = TypeVar("T")
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+_STATUS_OF_ERROR: dict[type[Exception], Exit] = {
+    SettingsError: Exit.USAGE,
+    NoFilesError: Exit.USAGE,
+    QuestionSetError: Exit.USAGE,
+    WorkspaceNotFoundError: Exit.USAGE,
+    DatabaseUnavailableError: Exit.UNAVAILABLE,
+    QueueUnavailableError: Exit.UNAVAILABLE,
+    EmbeddedServersError: Exit.UNAVAILABLE,
+    RedisError: Exit.UNAVAILABLE,
+    RepositoryError: Exit.FAILED,
+}
+
+
+@contextmanager
+def reported(debug: bool) -> Iterator[None]:  # noqa: FBT001 - the value of --debug
+    """Turn an error that a person can mend into a line or two on stderr and an exit status, unless ``debug``."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(Exit.INTERRUPTED) from None
+    except ValidationError as error:
+        if debug:
+            raise
+        problem = error.errors(include_input=False)[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        fail(f"{place}: {problem['msg']}", Exit.USAGE)
+    except tuple(_STATUS_OF_ERROR) as error:
+        if debug:
+            raise
+        status = next(code for kind, code in _STATUS_OF_ERROR.items() if isinstance(error, kind))
+        fail(str(error), status)
+
+
+def fail(message: str, status: Exit) -> None:
+    """Say what is wrong on stderr, and end with ``status``.
+
+    Raises:
+        SystemExit: always.
+    """
+    err.print(f"worker: {mask(message)}", style="red", markup=False, highlight=False)
+    raise SystemExit(status)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine."""
+    return asyncio.run(work)
+
+
+def data_dir(settings: Settings) -> Path:
+    """Where the embedded servers keep their data: a folder for each working folder, unless DATA_DIR says."""
+    return settings.data_dir or default_data_dir(Path.cwd())
+
+
+def with_servers(settings: Settings, servers: Servers) -> Settings:
+    """The settings, with the servers and the storage folder that belong to them."""
+    changes: dict[str, Any] = {
+        "database_url": SecretStr(servers.database_url),
+        "redis_url": SecretStr(servers.redis_url),
+    }
+    if "storage_url" not in settings.model_fields_set:
+        changes["storage_url"] = str(data_dir(settings) / "storage")
+    return settings.model_copy(update=changes)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What worker processes must be told to use the same servers."""
+    values = {"STORAGE_URL": settings.storage_url}
+    if settings.database_url is not None:
+        values["DATABASE_URL"] = settings.database_url.get_secret_value()
+    if settings.redis_url is not None:
+        values["REDIS_URL"] = settings.redis_url.get_secret_value()
+    return values
+
+
+def connected_settings() -> Settings:
+    """The settings, with the servers of a running `worker dev` in place of those that are not set.
+
+    Raises:
+        SettingsError: a server is not set and no `worker dev` runs here.
+    """
+    settings = load_settings()
+    if settings.database_url is not None and settings.redis_url is not None:
+        return settings
+    servers = running_servers(
+        data_dir(settings),
+        database_url=None if settings.database_url is None else settings.database_url.get_secret_value(),
+        redis_url=None if settings.redis_url is None else settings.redis_url.get_secret_value(),
+    )
+    if servers is None:
+        missing = "DATABASE_URL" if settings.database_url is None else "REDIS_URL"
+        raise SettingsError(
+            f"{missing} is not set and no `worker dev` runs here: start it in another terminal, or set it"
+        )
+    return with_servers(settings, servers)
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[JobClient, Settings]]:
+    """A client for one command."""
+    settings = connected_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    async with open_client(settings) as client:
+        yield client, settings
+
+
+def exit_with(status: Exit) -> None:
+    """End the command with ``status`` if it is not OK.
+
+    Raises:
+        typer.Exit: it is not.
+    """
+    if status is not Exit.OK:
+        raise typer.Exit(code=int(status))

@@ -1,0 +1,91 @@
+"""``worker run`` and ``worker dev``: workers on the servers that are set, or on embedded ones."""
+
+import asyncio
+import signal
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+from arq.worker import create_worker
+
+from repositories.database import DatabaseManager
+from repositories.embedded import embedded_servers
+from repositories.migrations import upgrade
+from worker.cli.context import connected_settings, data_dir, environment, err, out, run, with_servers
+from worker.main import require, worker_settings
+from worker.settings import Settings, load_settings
+from worker.supervisor import Supervisor, stop_with_supervisor
+from worker.telemetry import configure_logging
+
+Processes = Annotated[int, typer.Option("--processes", "-p", min=1, max=64, help="How many worker processes.")]
+Concurrency = Annotated[
+    int | None, typer.Option("--concurrency", "-c", min=1, max=500, help="Jobs that one process runs at a time.")
+]
+
+
+def run_workers(processes: Processes = 1, concurrency: Concurrency = None) -> None:
+    """Run workers until SIGTERM or Ctrl-C.
+
+    They then finish running jobs within SHUTDOWN_GRACE_SECONDS and put the rest back into the queue. The stock command
+    does the same in one process: `arq worker.main.WorkerSettings`.
+    """
+    settings = connected_settings()
+    if concurrency is not None:
+        settings = settings.model_copy(update={"worker_concurrency": concurrency})
+    configure_logging(settings.log_level, settings.log_format)
+    if processes == 1:
+        _work(settings)
+    else:
+        run(_supervise(settings, processes))
+
+
+def _work(settings: Settings) -> None:
+    """Be a worker process."""
+    stop_with_supervisor()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)  # ARQ's constructor asks for it
+    try:
+        create_worker(worker_settings(settings)).run()
+    finally:
+        loop.close()
+
+
+async def _supervise(settings: Settings, processes: int) -> None:
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    told = environment(settings) | {"WORKER_CONCURRENCY": str(settings.worker_concurrency)}
+    async with Supervisor(processes, told, settings.shutdown_grace_seconds):
+        await asked.wait()
+
+
+def dev(processes: Processes = 2, concurrency: Concurrency = None) -> None:
+    """Start embedded PostgreSQL and Redis with workers, until Ctrl-C.
+
+    Data is kept between runs. Meanwhile `worker upload`, `worker ask` and `worker jobs` in this folder use these
+    servers. DATABASE_URL or REDIS_URL in the environment replaces either server.
+    """
+    settings = load_settings()
+    if concurrency is not None:
+        settings = settings.model_copy(update={"worker_concurrency": concurrency})
+    configure_logging(settings.log_level, settings.log_format)
+    with embedded_servers(
+        data_dir(settings),
+        database_url=None if settings.database_url is None else settings.database_url.get_secret_value(),
+        redis_url=None if settings.redis_url is None else settings.redis_url.get_secret_value(),
+    ) as servers:
+        settings = with_servers(settings, servers)
+        run(migrate(settings))
+        out.print(f"PostgreSQL and Redis are up; data in {data_dir(settings)}", soft_wrap=True)
+        out.print("In another terminal: worker upload FOLDER --workspace NAME --wait")
+        err.print("Ctrl-C stops everything; what is queued is kept.", style="dim")
+        with suppress(KeyboardInterrupt):
+            run(_supervise(settings, processes))
+
+
+async def migrate(settings: Settings) -> None:
+    """Bring the schema up to date."""
+    url = require(settings.database_url, "DATABASE_URL")
+    async with DatabaseManager(url, pool_size=1, max_overflow=0) as database:
+        await upgrade(database.engine)

@@ -1,0 +1,326 @@
+"""``JobClient``: what other services import to enqueue jobs and follow them.
+
+::
+
+    async with open_client(load_settings()) as client:
+        upload = await client.upload_documents("handbook", find_files([Path("handbook")]))
+        asked = await client.process_questions("handbook", questions, depends_on=[upload.id])
+        await client.wait([upload.id, asked.id])
+
+A job is enqueued when its row is committed. The message to ARQ follows the commit; if Redis is away then, the
+reconciler of any worker sends it later, so nothing is lost.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from repositories.database import DatabaseManager
+from repositories.errors import NotFoundError
+from repositories.items import ItemRepository
+from repositories.jobs import JobRepository, Waiting
+from repositories.models import Job, JobItem
+from repositories.schemas import JobFilters, NewJob, Outcome, PaginationParams
+from repositories.states import JobStatus, JobType
+from repositories.workspaces import WorkspaceRepository
+from worker.files import FileSource, NoFilesError, store_files
+from worker.payloads import DocumentUploadPayload, QuestionProcessingPayload
+from worker.questions.question_set import QuestionSet
+from worker.queue import JobQueue, QueueUnavailableError, connect
+from worker.settings import Settings, SettingsError
+from worker.storage import Storage
+
+POLL_SECONDS = 0.2
+
+log = structlog.get_logger(__name__)
+
+
+class WorkspaceNotFoundError(LookupError):
+    """There is no such workspace.
+
+    Attributes:
+        name: what was asked for.
+        near: known names that look like it, best first.
+    """
+
+    def __init__(self, name: str, near: Sequence[str]) -> None:
+        super().__init__(name, near)
+        self.name, self.near = name, near
+
+    def __str__(self) -> str:
+        if self.near:
+            return f"there is no workspace {self.name!r}: did you mean {' or '.join(map(repr, self.near))}?"
+        return f"there is no workspace {self.name!r}: upload documents into it first"
+
+
+class JobClient:
+    """Enqueues jobs and follows them.
+
+    Args:
+        database, queue, storage: where jobs, messages and bytes go; :func:`open_client` makes all three.
+        settings: bounds and defaults.
+        engine: which engine's workspaces names are looked up in.
+    """
+
+    def __init__(
+        self,
+        database: DatabaseManager,
+        queue: JobQueue,
+        storage: Storage,
+        settings: Settings,
+        engine: str = "local",
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._storage = storage
+        self._settings = settings
+        self._engine = engine
+        self._hand_overs: set[asyncio.Task[None]] = set()
+
+    async def upload_documents(
+        self, workspace: str, files: Sequence[FileSource], *, session: AsyncSession | None = None, **fields: Any
+    ) -> Job:
+        """Enqueue a ``document_upload`` job.
+
+        The bytes go to storage first. A file that cannot be read or is too large does not stop the others: it becomes a
+        failed item of the job.
+
+        Args:
+            workspace: its name (1 to 255 characters); made when the job runs if it is new.
+            files: at least one.
+            session: the caller's; the job is written in its transaction and handed over when that commits.
+            fields: further fields of :class:`repositories.schemas.NewJob` (``priority``, ``depends_on``,
+                ``metadata``...).
+
+        Raises:
+            NoFilesError: ``files`` is empty.
+            pydantic.ValidationError: a field is out of its range.
+            DatabaseUnavailableError: PostgreSQL does not answer.
+        """
+        if not files:
+            raise NoFilesError("there are no files to upload")
+        stored = await store_files(files, self._storage, self._settings.max_file_bytes)
+        payload = DocumentUploadPayload(workspace=workspace, files=stored)
+        return await self._enqueue(JobType.DOCUMENT_UPLOAD, workspace, payload.model_dump(mode="json"), session, fields)
+
+    async def process_questions(
+        self, workspace: str, questions: QuestionSet, *, session: AsyncSession | None = None, **fields: Any
+    ) -> Job:
+        """Enqueue a ``question_processing`` job.
+
+        Args:
+            workspace: its name; it must exist, unless the job depends on others, which may make it.
+            questions: what to ask.
+            session: as for :meth:`upload_documents`.
+            fields: as for :meth:`upload_documents`.
+
+        Raises:
+            WorkspaceNotFoundError: there is no such workspace; the error offers names that look like it.
+            DatabaseUnavailableError: PostgreSQL does not answer.
+        """
+        if not fields.get("depends_on"):
+            await self._check_workspace(workspace)
+        payload = QuestionProcessingPayload(
+            workspace=workspace, question_set=questions.name, questions=list(questions.questions)
+        )
+        return await self._enqueue(
+            JobType.QUESTION_PROCESSING, workspace, payload.model_dump(mode="json"), session, fields
+        )
+
+    async def status(self, job_id: UUID | str) -> Job:
+        """Return the job as the record has it now.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        async with self._database.get_session() as session:
+            return await JobRepository(session).get_by_id_or_raise(job_id)
+
+    async def items(self, job_id: UUID | str) -> list[JobItem]:
+        """Return the job's documents or questions, in order.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        job = await self.status(job_id)
+        async with self._database.get_session() as session:
+            return await ItemRepository(session).list(job.id)
+
+    async def list_jobs(self, filters: JobFilters, pagination: PaginationParams) -> tuple[list[Job], int]:
+        """Return a page of jobs, newest first, and how many match in all."""
+        async with self._database.get_session() as session:
+            return await JobRepository(session).list_jobs_with_filters(filters, pagination)
+
+    async def positions(self, ids: Sequence[UUID]) -> dict[UUID, int]:
+        """Return where jobs stand in the queue now, from 1. Without Redis there is no queue to stand in: empty."""
+        try:
+            return await self._queue.positions(ids)
+        except QueueUnavailableError:
+            return {}
+
+    async def events(self, ids: Collection[UUID]) -> AsyncIterator[Job]:
+        """Yield each job now and at every change (status, items, attempt) until all are final. Payloads are not loaded.
+
+        Raises:
+            NotFoundError: a job does not exist (any more).
+        """
+        seen: dict[UUID, tuple[Any, ...]] = {}
+        left = list(ids)
+        while left:
+            async with self._database.get_session() as session:
+                jobs = {job.id: job for job in await JobRepository(session).snapshot(left)}
+            for job_id in tuple(left):
+                if job_id not in jobs:
+                    raise NotFoundError("job", job_id)
+                job = jobs[job_id]
+                state = (
+                    job.version,
+                    job.items_total,
+                    job.items_done,
+                    job.items_failed,
+                    job.items_skipped,
+                    job.progress,
+                )
+                if seen.get(job_id) != state:
+                    seen[job_id] = state
+                    yield job
+                if job.status.is_final:
+                    left.remove(job_id)
+            if left:
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def wait(self, ids: Collection[UUID], timeout_seconds: float | None = None) -> list[Job]:
+        """Return the jobs once all of them are final, in the order given.
+
+        Raises:
+            NotFoundError: a job does not exist.
+            TimeoutError: ``timeout_seconds`` passed first; the jobs go on.
+        """
+        async with asyncio.timeout(timeout_seconds):
+            async for _ in self.events(ids):
+                pass
+        return [await self.status(job_id) for job_id in ids]
+
+    async def cancel(self, ids: Collection[UUID], reason: str | None = None) -> Outcome:
+        """Cancel jobs; one that runs stops at its next item. Refusals are in the outcome."""
+        async with self._database.get_transaction() as session:
+            outcome = await JobRepository(session).cancel(ids, reason)
+        try:
+            await self._queue.remove([job_id for job_id, status in outcome.moved.items() if status.is_final])
+        except QueueUnavailableError as error:
+            log.info("message.not_removed", reason=str(error))  # a worker that takes it finds the job cancelled
+        return outcome
+
+    async def retry(self, ids: Collection[UUID]) -> Outcome:
+        """Queue failed or cancelled jobs again; finished items are kept. Refusals are in the outcome."""
+        async with self._database.get_transaction() as session:
+            jobs = JobRepository(session)
+            outcome = await jobs.retry(ids)
+            waiting = await jobs.waiting_among(outcome.released)
+        await self._hand_over(waiting)
+        return outcome
+
+    async def settled(self) -> None:
+        """Wait until every hand-over that a caller's commit began has ended."""
+        await asyncio.gather(*self._hand_overs)
+
+    async def _enqueue(
+        self,
+        job_type: JobType,
+        workspace: str,
+        payload: dict[str, Any],
+        session: AsyncSession | None,
+        fields: dict[str, Any],
+    ) -> Job:
+        defaults = {
+            "timeout_seconds": self._settings.job_timeout_seconds,
+            "max_attempts": self._settings.job_max_attempts,
+            "queue_position": await self._next_position(),
+        }
+        new = NewJob(type=job_type, workspace_id=workspace, payload=payload, **(defaults | fields))
+        waiting = [Waiting(new.id, new.type, new.priority)]
+        if session is not None:
+            (job,) = await JobRepository(session).create_many([new])
+            if _is_due(job):
+                self._hand_over_after_commit(session, waiting)
+            return job
+        async with self._database.get_transaction() as own:
+            (job,) = await JobRepository(own).create_many([new])
+        if _is_due(job):
+            await self._hand_over(waiting)
+        return job
+
+    async def _next_position(self) -> int | None:
+        try:
+            return await self._queue.length() + 1
+        except QueueUnavailableError:
+            return None
+
+    def _hand_over_after_commit(self, session: AsyncSession, waiting: list[Waiting]) -> None:
+        """Hand over once the caller's transaction commits; a rollback does nothing."""
+
+        def committed(_session: Session) -> None:
+            task = asyncio.get_running_loop().create_task(self._hand_over(waiting))
+            self._hand_overs.add(task)
+            task.add_done_callback(self._hand_overs.discard)
+            event.remove(session.sync_session, "after_rollback", rolled_back)
+
+        def rolled_back(_session: Session) -> None:
+            event.remove(session.sync_session, "after_commit", committed)
+
+        event.listen(session.sync_session, "after_commit", committed, once=True)
+        event.listen(session.sync_session, "after_rollback", rolled_back, once=True)
+
+    async def _hand_over(self, waiting: list[Waiting]) -> None:
+        try:
+            await self._queue.hand_over(waiting)
+        except QueueUnavailableError as error:
+            log.warning(
+                "job.not_handed_over", jobs=len(waiting), reason=str(error), next="a worker's reconciler sends it"
+            )
+
+    async def _check_workspace(self, name: str) -> None:
+        async with self._database.get_session() as session:
+            workspaces = WorkspaceRepository(session, self._engine)
+            if await workspaces.get(name) is None:
+                raise WorkspaceNotFoundError(name, await workspaces.near(name))
+
+
+def _is_due(job: Job) -> bool:
+    return job.status is JobStatus.QUEUED and job.scheduled_at is None
+
+
+@asynccontextmanager
+async def open_client(settings: Settings) -> AsyncIterator[JobClient]:
+    """A client on the servers that ``settings`` name, closed at the end of the block.
+
+    Raises:
+        SettingsError: ``DATABASE_URL`` or ``REDIS_URL`` is not set.
+        DatabaseUnavailableError: PostgreSQL does not answer.
+    """
+    if settings.database_url is None or settings.redis_url is None:
+        missing = "DATABASE_URL" if settings.database_url is None else "REDIS_URL"
+        raise SettingsError(f"{missing} is not set: export it or put it into .env (`worker dev` needs neither)")
+    redis = connect(settings.redis_url.get_secret_value(), settings.redis_pool_size)
+    try:
+        async with DatabaseManager(
+            settings.database_url.get_secret_value(),
+            pool_size=settings.database_pool_size,
+            max_overflow=settings.database_max_overflow,
+            name="anythingllm-worker client",
+        ) as database:
+            await database.ping()
+            client = JobClient(database, JobQueue(redis), Storage(settings.storage_url), settings)
+            try:
+                yield client
+            finally:
+                await client.settled()
+    finally:
+        await redis.aclose(close_connection_pool=True)

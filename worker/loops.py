@@ -1,0 +1,122 @@
+"""What every worker does besides running jobs: rescue, stage and reconcile.
+
+These are loops of the worker and not queued jobs, because as queued jobs they would wait behind the backlog that they
+are there to clear. Each step is bounded and safe to run in every worker at once. A step that meets an outage is logged
+once and tried again at its next turn; nothing ends a loop but :meth:`Loops.stop`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+
+from repositories.database import DatabaseManager
+from repositories.errors import DatabaseUnavailableError
+from repositories.jobs import JobRepository
+from worker.queue import JobQueue, QueueUnavailableError
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 1_000
+
+
+class Loop(NamedTuple):
+    """One duty: its name in the log, how long after a step the next one begins, and the step."""
+
+    name: str
+    every: timedelta
+    step: Callable[[], Awaitable[None]]
+
+
+class Loops:
+    """Runs duties until it is stopped."""
+
+    def __init__(self, *loops: Loop) -> None:
+        self._loops = loops
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start every loop; the first step of each runs at once."""
+        self._tasks = [asyncio.create_task(_run(loop), name=f"loop-{loop.name}") for loop in self._loops]
+
+    async def stop(self) -> None:
+        """Stop every loop, and wait until the last has ended."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _run(loop: Loop) -> None:
+    failing = False
+    while True:
+        try:
+            await loop.step()
+            if failing:
+                log.info("loop.recovered", loop=loop.name)
+            failing = False
+        except (DatabaseUnavailableError, QueueUnavailableError) as error:
+            if not failing:
+                log.warning("loop.waiting", loop=loop.name, reason=str(error))
+            failing = True
+        except Exception as error:  # a fault of ours in one duty must not end it for the life of the worker
+            log.exception("loop.error", loop=loop.name, exc_info=error)
+        await asyncio.sleep(loop.every.total_seconds())
+
+
+class Upkeep:
+    """The steps. ``queue`` is where released jobs are handed over."""
+
+    def __init__(self, database: DatabaseManager, queue: JobQueue) -> None:
+        self._database = database
+        self._queue = queue
+
+    async def rescue(self) -> None:
+        """Put jobs of dead workers back, and hand them over at once."""
+        async with self._database.get_transaction() as session:
+            jobs = JobRepository(session)
+            outcome = await jobs.rescue(_BATCH)
+            waiting = await jobs.waiting_among(outcome.released) if outcome.released else []
+        for job_id, status in outcome.moved.items():
+            log.warning("job.rescued", job_id=str(job_id), status=str(status))
+        await self._queue.hand_over(waiting)
+
+    async def stage(self) -> None:
+        """Hand over scheduled jobs whose time has come."""
+        async with self._database.get_transaction() as session:
+            due = await JobRepository(session).take_due(_BATCH)
+        # If this fails, the reconciler finds them queued and not in Redis.
+        await self._queue.hand_over(due)
+
+    async def reconcile(self) -> None:
+        """Hand over what is queued and not in Redis; take out of Redis what is neither queued nor running."""
+        handed_over = await self._hand_over_missing()
+        removed = await self._remove_ended()
+        if handed_over or removed:
+            log.info("queue.reconciled", handed_over=handed_over, removed=removed)
+
+    async def _hand_over_missing(self) -> int:
+        count, after = 0, None
+        while True:
+            async with self._database.get_session() as session:
+                waiting = await JobRepository(session).waiting(after, _BATCH)
+            missing = await self._queue.missing(waiting)
+            await self._queue.hand_over(missing)
+            count += len(missing)
+            if len(waiting) < _BATCH:
+                return count
+            after = waiting[-1].job_id
+
+    async def _remove_ended(self) -> int:
+        count, cursor = 0, 0
+        while True:
+            cursor, ids = await self._queue.ids(cursor)
+            async with self._database.get_session() as session:
+                live: set[UUID] = await JobRepository(session).live_among(ids) if ids else set()
+            ended = [job_id for job_id in ids if job_id not in live]
+            await self._queue.remove(ended)
+            count += len(ended)
+            if cursor == 0:
+                return count

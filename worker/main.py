@@ -1,0 +1,146 @@
+"""``WorkerSettings``: what the stock ``arq`` command and ``worker run`` both start.
+
+``arq worker.main.WorkerSettings`` is all it takes. The startup hook opens what jobs need and starts lease keeper,
+rescue, stager and reconciler; the shutdown hook closes them again in the opposite order.
+"""
+
+import os
+import socket
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from arq import cron, func
+from arq.worker import Function
+from pydantic import SecretStr
+
+from repositories.database import DatabaseManager
+from worker.engines.local import LocalEngine
+from worker.execution import Runtime, execute
+from worker.leases import LeaseKeeper
+from worker.loops import Loop, Loops, Upkeep
+from worker.queue import JobQueue, deserialize, redis_settings, serialize
+from worker.settings import Settings, SettingsError, load_settings
+from worker.storage import Storage
+from worker.tasks import TASKS
+from worker.tasks.maintenance import cleanup
+from worker.telemetry import configure_logging
+
+log = structlog.get_logger(__name__)
+
+# The job's own timeout decides; ARQ's only has to be longer than any of them.
+_ARQ_TIMEOUT = timedelta(days=8)
+# ARQ counts how often it saw a message; our record counts attempts, and decides.
+_ARQ_MAX_TRIES = 1_000_000_000
+
+
+def make_worker_id() -> str:
+    """Name this process: host, process id, and four characters so that a reused process id is another worker."""
+    return f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid4().hex[:4]}"
+
+
+def _arq_function(job_type: str) -> Function:
+    async def run(ctx: dict[Any, Any], job_id: str) -> None:
+        await execute(ctx["runtime"], job_id)
+
+    run.__qualname__ = job_type
+    return func(run, name=job_type, timeout=_ARQ_TIMEOUT, keep_result=0, max_tries=_ARQ_MAX_TRIES)
+
+
+async def startup(ctx: dict[Any, Any]) -> None:
+    """Open what jobs need. What is open is closed again if a later step fails."""
+    settings: Settings = ctx.get("settings") or load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    worker_id = make_worker_id()
+    structlog.contextvars.bind_contextvars(worker_id=worker_id)
+    database_url = require(settings.database_url, "DATABASE_URL")
+    stack = AsyncExitStack()
+    try:
+        database = await stack.enter_async_context(
+            DatabaseManager(
+                database_url, pool_size=settings.database_pool_size, max_overflow=settings.database_max_overflow
+            )
+        )
+        await database.ping()
+        engine = LocalEngine(database)
+        stack.push_async_callback(engine.aclose)
+        leases = LeaseKeeper(
+            database_url,
+            lease=timedelta(seconds=settings.lease_seconds),
+            every=timedelta(seconds=settings.heartbeat_seconds),
+        )
+        await leases.start()
+        stack.push_async_callback(leases.stop)
+        queue = JobQueue(ctx["redis"])
+        upkeep = Upkeep(database, queue)
+        loops = Loops(
+            Loop("rescue", timedelta(seconds=settings.rescue_seconds), upkeep.rescue),
+            Loop("stage", timedelta(seconds=1), upkeep.stage),
+            Loop("reconcile", timedelta(seconds=settings.reconcile_seconds), upkeep.reconcile),
+        )
+        loops.start()
+        stack.push_async_callback(loops.stop)
+        ctx["runtime"] = Runtime(
+            settings, database, queue, Storage(settings.storage_url), engine, leases, worker_id, TASKS
+        )
+    except BaseException:
+        await stack.aclose()
+        raise
+    ctx["stack"] = stack
+    log.info("worker.started", job_types=sorted(TASKS), concurrency=settings.worker_concurrency)
+
+
+async def shutdown(ctx: dict[Any, Any]) -> None:
+    """Close what :func:`startup` opened; the jobs have ended or were put back by now."""
+    if stack := ctx.pop("stack", None):
+        await stack.aclose()
+        log.info("worker.stopped")
+
+
+def require(value: SecretStr | None, variable: str) -> str:
+    """Return the text of a setting that must be set.
+
+    Raises:
+        SettingsError: it is not; the message says what to do.
+    """
+    if value is None:
+        raise SettingsError(f"{variable} is not set: export it or put it into .env (`worker dev` needs neither)")
+    return value.get_secret_value()
+
+
+def worker_settings(settings: Settings) -> dict[str, Any]:
+    """What ARQ needs to make a worker: the functions, the hooks and where Redis is.
+
+    Raises:
+        SettingsError: ``REDIS_URL`` or ``DATABASE_URL`` is not set.
+    """
+    require(settings.database_url, "DATABASE_URL")
+    return {
+        "functions": [_arq_function(job_type) for job_type in TASKS],
+        "cron_jobs": [cron(cleanup, name="cron:cleanup", minute=17, second=0, timeout=3_600)],
+        "redis_settings": redis_settings(require(settings.redis_url, "REDIS_URL")),
+        "on_startup": startup,
+        "on_shutdown": shutdown,
+        "job_serializer": serialize,
+        "job_deserializer": deserialize,
+        "max_jobs": settings.worker_concurrency,
+        "max_tries": _ARQ_MAX_TRIES,
+        "job_timeout": _ARQ_TIMEOUT,
+        "keep_result": 0,
+        "poll_delay": 0.1,
+        "job_completion_wait": settings.shutdown_grace_seconds,
+        "health_check_interval": 30,
+        "ctx": {"settings": settings},
+    }
+
+
+def __getattr__(name: str) -> Any:
+    """Make ``WorkerSettings`` when ARQ asks for it: importing this module reads nothing and opens nothing."""
+    if name != "WorkerSettings":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return worker_settings(load_settings())
+    except SettingsError as error:
+        raise SystemExit(f"arq: {error}") from None

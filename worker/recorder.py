@@ -1,0 +1,82 @@
+"""Writing items down as they finish, in groups that form by themselves.
+
+While one group is being written the next one gathers; a lone item waits for nobody. A write of a lost attempt changes
+nothing, and ends the run.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from repositories.database import DatabaseManager
+from repositories.items import ItemRepository
+from repositories.schemas import MAX_BATCH, Held, ItemOutcome
+
+
+class AttemptLostError(Exception):
+    """Another attempt owns the job: whatever this one does from here on is refused. ``held`` names the lost attempt."""
+
+    def __init__(self, held: Held) -> None:
+        super().__init__(held)
+        self.held = held
+
+    def __str__(self) -> str:
+        return f"attempt {self.held.attempt} no longer owns job {self.held.job_id}"
+
+
+class ItemRecorder:
+    """Records the outcomes handed to :meth:`add`; leaving the block writes what is left, also when it was cancelled.
+
+    Leaving raises :class:`AttemptLostError` if the attempt no longer owns the job, and
+    :class:`repositories.errors.DatabaseUnavailableError` if PostgreSQL does not answer.
+    """
+
+    def __init__(self, database: DatabaseManager, held: Held) -> None:
+        self._database = database
+        self._held = held
+        self._gathered: list[ItemOutcome] = []
+        self._more = asyncio.Event()
+        self._closing = False
+        self._writer: asyncio.Task[None] | None = None
+        self._parent: asyncio.Task[object] | None = None
+
+    def add(self, outcome: ItemOutcome) -> None:
+        """Have ``outcome`` written with the next group."""
+        self._gathered.append(outcome)
+        self._more.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while self._gathered:
+                group, self._gathered = self._gathered[:MAX_BATCH], self._gathered[MAX_BATCH:]
+                async with self._database.get_transaction() as session:
+                    if not await ItemRepository(session).record(self._held, group):
+                        raise AttemptLostError(self._held)
+            if self._closing:
+                return
+
+    async def __aenter__(self) -> Self:
+        self._writer = asyncio.create_task(self._write(), name="item-recorder")
+        self._parent = asyncio.current_task()
+        # A writer that cannot write stops the work that it would have to write down.
+        self._writer.add_done_callback(self._stop_parent_on_error)
+        return self
+
+    def _stop_parent_on_error(self, writer: "asyncio.Task[None]") -> None:
+        if not writer.cancelled() and writer.exception() is not None and not self._closing and self._parent is not None:
+            self._parent.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        writer = self._writer
+        if writer is None:
+            return
+        failed = writer.done() and writer.exception() is not None
+        self._closing = True
+        self._more.set()
+        if failed and isinstance(error, asyncio.CancelledError) and self._parent is not None:
+            self._parent.uncancel()  # it was our own doing: the writer's error is what the caller must see
+        await asyncio.shield(writer)

@@ -1,0 +1,134 @@
+"""Every setting of a process, in one object, read from the environment and ``.env``.
+
+A malformed variable stops the process with a message that names it; ``worker settings`` shows what is in effect, and
+``.env.example`` documents each one (a test keeps the two in step).
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import SettingsConfigDict
+
+from repositories.settings import CacheSettings, DatabaseSettings
+
+MIB = 1024 * 1024
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least important line that is written."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class Settings(DatabaseSettings, CacheSettings):
+    """What a worker, a client and the command line need to know."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        hide_input_in_errors=True,
+        validate_default=True,
+        populate_by_name=True,
+    )
+
+    storage_url: str = Field(
+        default="storage",
+        min_length=1,
+        description=(
+            "Where uploaded bytes are kept until a worker reads them: a folder that every worker sees, or a URL that "
+            "obstore knows (s3://, gs://, az://)."
+        ),
+    )
+    max_file_bytes: int = Field(
+        default=100 * MIB,
+        ge=1,
+        le=1024 * MIB,
+        validation_alias=AliasChoices("MAX_FILE_BYTES", "MAX_FILE_SIZE"),
+        description="The largest file that is taken, archives included, in bytes.",
+    )
+    max_archive_entries: int = Field(default=10_000, ge=1, le=100_000, description="The most entries of one zip.")
+    max_archive_bytes: int = Field(
+        default=1024 * MIB, ge=1, description="The most bytes that one zip may hold once unpacked."
+    )
+    max_archive_ratio: int = Field(
+        default=200, ge=2, description="The most that an entry of a zip may grow when unpacked, times."
+    )
+    worker_concurrency: int = Field(
+        default=10,
+        ge=1,
+        le=500,
+        validation_alias=AliasChoices("WORKER_CONCURRENCY", "MAX_CONCURRENT_JOBS"),
+        description="Jobs that one worker process runs at a time.",
+    )
+    item_concurrency: int = Field(default=4, ge=1, le=64, description="Documents or questions of one job at a time.")
+    job_timeout_seconds: int = Field(
+        default=3600, ge=1, le=604_800, description="How long one attempt at a job may run, unless the job says."
+    )
+    job_max_attempts: int = Field(
+        default=3, ge=1, le=100, description="How many errors of the work end a job, unless the job says."
+    )
+    lease_seconds: float = Field(
+        default=6.0, gt=0, le=3600, description="How long a silent worker keeps its jobs before others may take them."
+    )
+    heartbeat_seconds: float = Field(default=2.0, gt=0, le=600, description="How often a worker extends its leases.")
+    rescue_seconds: float = Field(default=1.0, gt=0, le=600, description="How often lost leases are looked for.")
+    reconcile_seconds: float = Field(
+        default=5.0, gt=0, le=3600, description="How often Redis is compared with PostgreSQL."
+    )
+    shutdown_grace_seconds: int = Field(
+        default=20, ge=0, le=3600, description="How long running jobs may go on after SIGTERM before they are put back."
+    )
+    job_cleanup_days: int = Field(
+        default=7, ge=1, le=3650, description="Retention: how many days finished jobs stay on the record."
+    )
+    data_dir: Path | None = Field(
+        default=None,
+        description="Where the embedded servers keep their data. Unset: a folder of the user's.",
+    )
+    log_level: LogLevel = Field(default=LogLevel.INFO, description="DEBUG, INFO, WARNING or ERROR.")
+    log_format: LogFormat = Field(
+        default=LogFormat.AUTO, description="text, json, or auto: text on a terminal and JSON otherwise."
+    )
+
+
+class SettingsError(ValueError):
+    """The environment or ``.env`` holds a value that cannot be used; the message names each variable."""
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings.
+
+    Args:
+        overrides: values that win over the environment, by field name.
+
+    Raises:
+        SettingsError: a variable is malformed; the message names it and its rule, never its value.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [f"{variable_name(str(problem['loc'][0]))}: {_rule(problem['msg'])}" for problem in error.errors()]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def variable_name(field: str) -> str:
+    """The environment variable of a field."""
+    return field.upper()
+
+
+def _rule(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should", "should")

@@ -1,0 +1,64 @@
+"""Log lines: text on a terminal, JSON otherwise, each with the job it is about.
+
+Events are ``noun.verb`` with a closed set of fields. What is bound with :func:`structlog.contextvars.bind_contextvars`
+(``job_id``, ``job_type``, ``attempt``, ``worker_id``) stands on every line of that task. Secrets never reach a line:
+settings hold them as ``SecretStr``, and URLs are masked here in case a library prints one.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+from worker.settings import LogFormat, LogLevel
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+
+
+def mask(text: str) -> str:
+    """Replace the user and password of every URL in ``text``."""
+    return _CREDENTIALS.sub("***", text)
+
+
+def _mask_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if isinstance(value, str) and "://" in value:
+            event[key] = mask(value)
+    return event
+
+
+def configure_logging(level: LogLevel, log_format: LogFormat, stream: TextIO | None = None) -> None:
+    """Send structlog's and the standard library's lines to ``stream`` (standard error by default) in one format."""
+    out = stream or sys.stderr
+    pretty = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and out.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if pretty else "iso", utc=not pretty),
+    ]
+    rendering: list[Any] = (
+        [_mask_values, structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=18)]
+        if pretty
+        else [structlog.processors.format_exc_info, _mask_values, structlog.processors.JSONRenderer(default=str)]
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+            foreign_pre_chain=shared,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(str(level))
+    # ARQ says twice what our own events say once with the job's fields.
+    logging.getLogger("arq.worker").setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[str(level)]),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
