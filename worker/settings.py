@@ -6,9 +6,10 @@ A malformed variable stops the process with a message that names it; ``worker se
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsConfigDict
 
 from repositories.settings import CacheSettings, DatabaseSettings
@@ -104,6 +105,12 @@ class Settings(DatabaseSettings, CacheSettings):
         default=LogFormat.AUTO, description="text, json, or auto: text on a terminal and JSON otherwise."
     )
 
+    @model_validator(mode="after")
+    def _leases_outlive_their_heartbeat(self) -> Self:
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError("HEARTBEAT_SECONDS must be at most half of LEASE_SECONDS, or a late one loses every job")
+        return self
+
 
 class SettingsError(ValueError):
     """The environment or ``.env`` holds a value that cannot be used; the message names each variable."""
@@ -121,8 +128,7 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        lines = [f"{variable_name(str(problem['loc'][0]))}: {_rule(problem['msg'])}" for problem in error.errors()]
-        raise SettingsError("\n".join(lines)) from None
+        raise SettingsError("\n".join(map(_told, error.errors(include_input=False)))) from None
 
 
 def variable_name(field: str) -> str:
@@ -130,5 +136,6 @@ def variable_name(field: str) -> str:
     return field.upper()
 
 
-def _rule(message: str) -> str:
-    return message.removeprefix("Value error, ").replace("Input should", "should")
+def _told(problem: ErrorDetails) -> str:
+    rule = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return f"{variable_name(str(problem['loc'][0]))}: {rule}" if problem["loc"] else rule

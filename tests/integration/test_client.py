@@ -1,0 +1,223 @@
+"""What other services do: enqueue, follow, cancel, retry."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from uuid_utils.compat import uuid7
+
+from repositories.database import DatabaseManager
+from repositories.errors import InvalidTransitionError, NotFoundError
+from repositories.schemas import JobFilters, PaginationParams
+from repositories.states import ItemStatus, JobStatus
+from repositories.workspaces import WorkspaceRepository
+from worker.client import JobClient, WorkspaceNotFoundError, open_client
+from worker.execution import Runtime, execute
+from worker.files import FileSource, NoFilesError, find_files
+from worker.questions.question_set import Question, QuestionSet
+from worker.queue import JobQueue, connect
+from worker.settings import Settings, SettingsError
+from worker.storage import Storage, StoredBytesMissingError
+
+FILES = [FileSource("a.txt", b"alpha")]
+QUESTIONS = QuestionSet(name="set.csv", questions=(Question(id="q1", text="What?"),))
+
+
+class Rollback(Exception):  # noqa: N818 - not an error: it ends a transaction
+    """Ends a transaction without its work."""
+
+
+async def test_a_job_is_on_the_record_and_in_the_queue(client: JobClient, queue: JobQueue) -> None:
+    job = await client.upload_documents("handbook", FILES, metadata={"project": "x"}, priority=2)
+
+    assert (job.status, job.priority, job.queue_position, job.workspace_id) == (JobStatus.QUEUED, 2, 1, "handbook")
+    assert await queue.positions([job.id]) == {job.id: 1}
+
+
+async def test_bytes_go_to_storage_and_never_into_the_payload(client: JobClient, storage: Storage) -> None:
+    job = await client.upload_documents("handbook", FILES)
+
+    assert job.payload is not None
+    (file,) = job.payload["files"]
+    assert "alpha" not in str(job.payload)
+    assert await storage.get(file["sha256"]) == b"alpha"
+
+
+async def test_a_job_written_in_the_callers_transaction_is_handed_over_when_it_commits(
+    client: JobClient, database: DatabaseManager, queue: JobQueue
+) -> None:
+    async with database.get_transaction() as session:
+        job = await client.upload_documents("handbook", FILES, session=session)
+        assert await queue.length() == 0
+
+    await client.settled()
+    assert await queue.positions([job.id]) == {job.id: 1}
+
+
+async def test_a_job_of_a_transaction_that_rolls_back_never_was(
+    client: JobClient, database: DatabaseManager, queue: JobQueue
+) -> None:
+    nobody = uuid7()
+
+    async def change_of_mind() -> None:
+        async with database.get_transaction() as session:
+            await client.upload_documents("handbook", FILES, session=session, id=nobody)
+            raise Rollback
+
+    with pytest.raises(Rollback):
+        await change_of_mind()
+
+    await client.settled()
+    assert await queue.length() == 0
+    with pytest.raises(NotFoundError):
+        await client.status(nobody)
+
+
+async def test_a_session_that_rolled_back_hands_over_only_what_it_commits_later(
+    client: JobClient, database: DatabaseManager, queue: JobQueue
+) -> None:
+    async with database.get_session() as session:
+        await client.upload_documents("handbook", FILES, session=session)
+        await session.rollback()
+        kept = await client.upload_documents("handbook", FILES, session=session)
+        await session.commit()
+
+    await client.settled()
+    assert await queue.length() == 1
+    assert await queue.positions([kept.id]) == {kept.id: 1}
+
+
+async def test_without_redis_a_job_is_still_enqueued(
+    database: DatabaseManager, storage: Storage, settings: Settings
+) -> None:
+    nobody = connect("redis://127.0.0.1:1/0")
+    client = JobClient(database, JobQueue(nobody), storage, settings)
+
+    job = await client.upload_documents("handbook", FILES)
+
+    assert (job.status, job.queue_position) == (JobStatus.QUEUED, None)
+    await nobody.aclose(close_connection_pool=True)
+
+
+async def test_asking_an_unknown_workspace_offers_names_that_look_like_it(
+    client: JobClient, database: DatabaseManager
+) -> None:
+    async with database.get_transaction() as session:
+        await WorkspaceRepository(session, "noting").register("handbook", "handbook")
+
+    with pytest.raises(WorkspaceNotFoundError, match="did you mean 'handbook'"):
+        await client.process_questions("hand-book", QUESTIONS)
+    with pytest.raises(WorkspaceNotFoundError, match="upload documents into it first"):
+        await client.process_questions("zzz", QUESTIONS)
+
+
+async def test_a_field_out_of_its_range_enqueues_nothing(client: JobClient, queue: JobQueue) -> None:
+    with pytest.raises(ValidationError, match="priority"):
+        await client.upload_documents("handbook", FILES, priority=10)
+    with pytest.raises(NoFilesError):
+        await client.upload_documents("handbook", [])
+
+    assert await queue.length() == 0
+
+
+async def test_wait_returns_when_all_jobs_are_final(client: JobClient, runtime: Runtime) -> None:
+    first = await client.upload_documents("handbook", FILES)
+    second = await client.upload_documents("handbook", [FileSource("b.txt", b"reject")])
+    waiting = asyncio.create_task(client.wait([first.id, second.id], timeout_seconds=20))
+
+    await execute(runtime, str(first.id))
+    await execute(runtime, str(second.id))
+
+    assert [job.status for job in await waiting] == [JobStatus.COMPLETED, JobStatus.FAILED]
+
+
+async def test_wait_has_a_bound_and_the_job_goes_on(client: JobClient) -> None:
+    job = await client.upload_documents("handbook", FILES)
+
+    with pytest.raises(TimeoutError):
+        await client.wait([job.id], timeout_seconds=0.1)
+
+    assert (await client.status(job.id)).status is JobStatus.QUEUED
+
+
+async def test_following_a_job_that_does_not_exist_says_so(client: JobClient) -> None:
+    nobody = uuid7()
+
+    with pytest.raises(NotFoundError, match=str(nobody)):
+        await client.wait([nobody])
+
+
+async def test_a_cancelled_job_leaves_the_queue_and_a_retry_brings_it_back(client: JobClient, queue: JobQueue) -> None:
+    job = await client.upload_documents("handbook", FILES)
+
+    await client.cancel([job.id], "not yet")
+    assert await queue.length() == 0
+    await client.retry([job.id])
+
+    assert await queue.positions([job.id]) == {job.id: 1}
+    refusal = (await client.retry([job.id])).refused[job.id]
+    assert isinstance(refusal, InvalidTransitionError)
+
+
+async def test_a_file_that_cannot_be_taken_becomes_a_failed_item_that_says_why(
+    client: JobClient, runtime: Runtime, settings: Settings, tmp_path: Path
+) -> None:
+    small = settings.model_copy(update={"max_file_bytes": 10})
+    client = JobClient(runtime.database, runtime.queue, runtime.storage, small, engine="noting")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "gone.txt").write_bytes(b"x")
+    sources = [
+        FileSource("good.txt", b"good"),
+        FileSource("large.txt", b"12345678901"),
+        FileSource("folder", tmp_path / "folder"),
+        FileSource("missing.txt", tmp_path / "missing.txt"),
+    ]
+    job = await client.upload_documents("handbook", sources)
+
+    await execute(runtime, str(job.id))
+
+    items = {item.key: item for item in await client.items(job.id)}
+    assert items["good.txt"].status is ItemStatus.DONE
+    assert {key: item.error_code for key, item in items.items() if item.status is ItemStatus.FAILED} == {
+        "large.txt": "too_large",
+        "folder": "unreadable",
+        "missing.txt": "unreadable",
+    }
+    assert "raise MAX_FILE_BYTES" in str(items["large.txt"].error)
+
+
+def test_folders_are_walked_in_order_and_hidden_files_left_out(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/c.txt", ".hidden", ".git/config"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+
+    assert [source.name for source in find_files([tmp_path])] == ["a/c.txt", "b.txt"]
+
+
+def test_an_empty_folder_and_a_missing_path_are_named(tmp_path: Path) -> None:
+    with pytest.raises(NoFilesError, match=str(tmp_path)):
+        find_files([tmp_path])
+    with pytest.raises(NoFilesError, match="nowhere does not exist"):
+        find_files([tmp_path / "nowhere"])
+
+
+async def test_bytes_that_are_not_in_storage_are_named_by_their_digest(storage: Storage) -> None:
+    with pytest.raises(StoredBytesMissingError, match="does this worker see the STORAGE_URL"):
+        await storage.get("0" * 64)
+
+
+async def test_a_client_without_a_database_url_says_what_to_set() -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL is not set"):
+        async with open_client(Settings(database_url=None)):
+            pass
+
+
+async def test_pages_of_jobs_come_with_their_total(client: JobClient) -> None:
+    for _ in range(3):
+        await client.upload_documents("handbook", FILES)
+
+    page, total = await client.list_jobs(JobFilters(workspace_id="handbook"), PaginationParams(size=2))
+
+    assert (len(page), total) == (2, 3)
