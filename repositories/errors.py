@@ -6,6 +6,7 @@
     ├── NotFoundError              there is no such row
     ├── ConflictError              a constraint says no
     ├── InvalidTransitionError     the job is not where the caller thinks it is
+    ├── SchemaOutdatedError        the database was not migrated
     └── DatabaseUnavailableError   try again later
 
 No message holds SQL, a password or a connection string. :func:`translated` turns what SQLAlchemy and asyncpg raise into
@@ -84,6 +85,13 @@ class InvalidTransitionError(RepositoryError):
         )
 
 
+class SchemaOutdatedError(RepositoryError):
+    """A table or column is not there: the database was not migrated to the version that this code knows."""
+
+    def __str__(self) -> str:
+        return "the database lacks a table or column that this version needs: run `worker db upgrade`"
+
+
 class DatabaseUnavailableError(RepositoryError):
     """PostgreSQL did not answer; the same call may work later.
 
@@ -109,6 +117,7 @@ _MEANING = {
 # SQLSTATE classes of a server that is away, full or shutting down (PostgreSQL manual, appendix A): connection
 # exception, insufficient resources, operator intervention.
 _UNAVAILABLE_CLASSES = ("08", "53", "57")
+_UNDEFINED = frozenset({"42P01", "42703"})  # table, column
 
 
 @contextmanager
@@ -118,6 +127,7 @@ def translated() -> Iterator[None]:
     Raises:
         ConflictError: a constraint was violated.
         DatabaseUnavailableError: the server is away or was lost in the middle of a statement.
+        SchemaOutdatedError: a table or column is not there.
     """
     try:
         yield
@@ -127,9 +137,11 @@ def translated() -> Iterator[None]:
     except PoolTimeoutError as error:
         raise DatabaseUnavailableError("every connection of the pool is in use") from error
     except DBAPIError as error:
-        if not is_unavailable(error):
-            raise
-        raise DatabaseUnavailableError(type(error.orig).__name__) from error
+        if is_unavailable(error):
+            raise DatabaseUnavailableError(type(error.orig).__name__) from error
+        if _driver_attribute(error, "sqlstate") in _UNDEFINED:
+            raise SchemaOutdatedError from error
+        raise
 
 
 @contextmanager

@@ -7,6 +7,7 @@ One migrated template database a session; a clone of it for each test that asks 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -80,13 +81,37 @@ def template(servers: Servers) -> Iterator[str]:
     asyncio.run(_administer(servers, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-@pytest.fixture
-async def database_url(servers: Servers, template: str) -> AsyncIterator[str]:
-    """A database of this test's own."""
+@asynccontextmanager
+async def _clone(servers: Servers, template: str) -> AsyncIterator[str]:
     name = f"test_{uuid4().hex[:12]}"
     await _administer(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield _url_of(servers, name)
     await _administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database_url(servers: Servers, template: str) -> AsyncIterator[str]:
+    """A database of this test's own, with the newest schema."""
+    async with _clone(servers, template) as url:
+        yield url
+
+
+@pytest.fixture
+def database_url_sync(servers: Servers, template: str) -> Iterator[str]:
+    """The same, for a test that runs its own event loop."""
+    with asyncio.Runner() as runner:
+        clone = _clone(servers, template)
+        yield runner.run(clone.__aenter__())
+        runner.run(clone.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def empty_database_url(servers: Servers) -> Iterator[str]:
+    """A database without any table."""
+    with asyncio.Runner() as runner:
+        clone = _clone(servers, "template0")
+        yield runner.run(clone.__aenter__())
+        runner.run(clone.__aexit__(None, None, None))
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ has one meaning for all commands (:mod:`worker.cli.exits`).
 """
 
 import sys
+from importlib.metadata import version
 
 import typer
 
 from worker.cli import ask, database, demo, jobs, run, show_settings, upload
-from worker.cli.context import reported
+from worker.cli.context import out, reported
 from worker.cli.exits import EPILOG
 
 app = typer.Typer(
@@ -17,9 +18,17 @@ app = typer.Typer(
     help="Background jobs for AnythingLLM: upload documents, ask question sets, follow and repair jobs.",
     epilog=EPILOG,
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def tell_version(asked: bool) -> None:  # noqa: FBT001 - the value of --version
+    """Print the version and end, if it was asked for."""
+    if asked:
+        out.print(f"worker {version('anythingllm-worker')}", highlight=False)
+        raise typer.Exit
 
 
 @app.callback()

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from repositories.embedded import EmbeddedServersError, Servers, default_data_dir, running_servers
-from repositories.errors import DatabaseUnavailableError, RepositoryError
+from repositories.errors import DatabaseUnavailableError, RepositoryError, SchemaOutdatedError
 from worker.cli.exits import Exit
 from worker.client import JobClient, WorkspaceNotFoundError, open_client
 from worker.files import NoFilesError
@@ -32,6 +32,7 @@ _STATUS_OF_ERROR: dict[type[Exception], Exit] = {
     QuestionSetError: Exit.USAGE,
     WorkspaceNotFoundError: Exit.USAGE,
     DatabaseUnavailableError: Exit.UNAVAILABLE,
+    SchemaOutdatedError: Exit.USAGE,
     QueueUnavailableError: Exit.UNAVAILABLE,
     EmbeddedServersError: Exit.UNAVAILABLE,
     RedisError: Exit.UNAVAILABLE,

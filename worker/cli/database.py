@@ -8,7 +8,9 @@ from worker.cli.context import connected_settings, exit_with, out, run
 from worker.cli.exits import Exit
 from worker.main import require
 
-app = typer.Typer(help="Bring the schema up to date, and say where it is.", no_args_is_help=True)
+app = typer.Typer(
+    help="Bring the schema up to date, and say where it is.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 
 
 @app.command("upgrade")

@@ -18,7 +18,7 @@ from worker.cli.exits import Exit
 from worker.cli.upload import ended
 from worker.watch import STYLES, View, facts, follow
 
-app = typer.Typer(help="List, show, watch, cancel and retry jobs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, watch, cancel and retry jobs.", no_args_is_help=True, rich_markup_mode="markdown")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON objects, one a line, for scripts.")]
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="ID")]
