@@ -1,8 +1,8 @@
 """Real PostgreSQL and Redis from PyPI wheels, for the first run, the examples and the tests.
 
-:func:`embedded_servers` starts both on loopback in a data folder, keeps what they store between runs, and stops them with
-the process that started them, however that process ends. Importing this package needs no wheel; starting a server needs
-the extra ``embedded``.
+:func:`embedded_servers` starts both on loopback in a data folder, keeps what they store between runs, and stops them
+with the process that started them, however that process ends. :func:`running_servers` finds those of another process.
+Importing this package needs no wheel; starting a server needs the extra ``embedded``.
 """
 
 from repositories.embedded.errors import (
@@ -12,7 +12,7 @@ from repositories.embedded.errors import (
     EmbeddedStartError,
 )
 from repositories.embedded.folder import default_data_dir
-from repositories.embedded.servers import Servers, embedded_servers
+from repositories.embedded.servers import Servers, embedded_servers, running_servers
 
 __all__ = [
     "EmbeddedInUseError",
@@ -22,4 +22,5 @@ __all__ = [
     "Servers",
     "default_data_dir",
     "embedded_servers",
+    "running_servers",
 ]

@@ -68,7 +68,7 @@ class DataFolder:
 
     @property
     def owner(self) -> Path:
-        """The record of the process that runs the servers."""
+        """The record of the process that started the servers; locked as long as that process lives."""
         return self.path / "owner.json"
 
     @property
@@ -77,9 +77,9 @@ class DataFolder:
         return self.path / "start.lock"
 
     @property
-    def owner_lock(self) -> Path:
+    def servers_lock(self) -> Path:
         """Held as long as anything of the servers runs."""
-        return self.path / "owner.lock"
+        return self.path / "servers.lock"
 
     def create(self) -> None:
         """Make the folder, for its owner only, unless it is there."""

