@@ -106,7 +106,10 @@ def stop_with_supervisor() -> None:
         return
 
     def watch() -> None:
-        sys.stdin.buffer.read()  # returns when the other end of the pipe is closed, by whatever end of its owner
+        # Returns nothing when the other end of the pipe is closed, however its owner ended. Not through sys.stdin: a
+        # thread that holds its lock at the end of the process is a fatal error of the interpreter.
+        while os.read(sys.stdin.fileno(), 1):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()

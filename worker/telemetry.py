@@ -30,6 +30,11 @@ def _mask_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     return event
 
 
+def _in_reading_order(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return first | dict(event)
+
+
 def configure_logging(level: LogLevel, log_format: LogFormat, stream: TextIO | None = None) -> None:
     """Send structlog's and the standard library's lines to ``stream`` (standard error by default) in one format."""
     out = stream or sys.stderr
@@ -42,7 +47,12 @@ def configure_logging(level: LogLevel, log_format: LogFormat, stream: TextIO | N
     rendering: list[Any] = (
         [_mask_values, structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=18)]
         if pretty
-        else [structlog.processors.format_exc_info, _mask_values, structlog.processors.JSONRenderer(default=str)]
+        else [
+            structlog.processors.format_exc_info,
+            _mask_values,
+            _in_reading_order,
+            structlog.processors.JSONRenderer(default=str),
+        ]
     )
     handler = logging.StreamHandler(out)
     handler.setFormatter(
@@ -54,8 +64,11 @@ def configure_logging(level: LogLevel, log_format: LogFormat, stream: TextIO | N
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(str(level))
-    # ARQ says twice what our own events say once with the job's fields.
-    logging.getLogger("arq.worker").setLevel(logging.WARNING)
+    # The arq command gives its logger a handler of its own; with ours, every line would stand twice.
+    logging.getLogger("arq").handlers.clear()
+    # What these say at INFO, our own events say once, with the job's fields.
+    for name in ("arq.worker", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[str(level)]),

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import typer
 from pydantic import SecretStr, ValidationError
-from redis.exceptions import RedisError
 from rich.console import Console
 
 from repositories.embedded import EmbeddedServersError, Servers, default_data_dir, running_servers
@@ -35,7 +34,6 @@ _STATUS_OF_ERROR: dict[type[Exception], Exit] = {
     SchemaOutdatedError: Exit.USAGE,
     QueueUnavailableError: Exit.UNAVAILABLE,
     EmbeddedServersError: Exit.UNAVAILABLE,
-    RedisError: Exit.UNAVAILABLE,
     RepositoryError: Exit.FAILED,
 }
 

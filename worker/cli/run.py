@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 from arq.worker import create_worker
+from redis.exceptions import RedisError
 
 from repositories.database import DatabaseManager
 from repositories.embedded import embedded_servers
 from repositories.migrations import upgrade
 from worker.cli.context import connected_settings, data_dir, environment, err, out, run, with_servers
 from worker.main import require, worker_settings
+from worker.queue import QueueUnavailableError
 from worker.settings import Settings, load_settings
 from worker.supervisor import Supervisor, stop_with_supervisor
 from worker.telemetry import configure_logging
@@ -46,6 +48,8 @@ def _work(settings: Settings) -> None:
     asyncio.set_event_loop(loop)  # ARQ's constructor asks for it
     try:
         create_worker(worker_settings(settings)).run()
+    except RedisError as error:  # at the start, or when Redis goes away: a stock worker ends, and is started again
+        raise QueueUnavailableError(type(error).__name__) from error
     finally:
         loop.close()
 
