@@ -4,7 +4,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check fix
+.PHONY: help setup demo test test-all check fix docs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -36,3 +36,6 @@ check: .venv/.synced ## Lint, check formatting, types and import direction
 fix: .venv/.synced ## Format and apply the safe lint fixes
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
+
+docs: .venv/.synced ## Write docs/cli.md anew from the commands' own help
+	@$(BIN)/typer worker.cli utils docs --name worker --title "The worker command" --output docs/cli.md

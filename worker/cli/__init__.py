@@ -6,6 +6,7 @@ has one meaning for all commands (:mod:`worker.cli.exits`).
 
 import sys
 from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -33,7 +34,10 @@ def tell_version(asked: bool) -> None:  # noqa: FBT001 - the value of --version
 
 @app.callback()
 def options(
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),  # noqa: FBT001, FBT003 - read by main
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=tell_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Options that stand before the command."""
 

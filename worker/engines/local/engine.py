@@ -1,0 +1,265 @@
+"""The embedded default engine: workspaces, documents and answers in PostgreSQL alone.
+
+For a first run without AnythingLLM. Documents are parsed for real, found by full text and vectors, and answered by
+quoting; there is no language model. It keeps the protocol of :mod:`worker.engines.base`.
+"""
+
+import asyncio
+import re
+import unicodedata
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from itertools import count
+from uuid import UUID
+
+import structlog
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from repositories.database import DatabaseManager
+from repositories.errors import ConflictError, DatabaseUnavailableError
+from repositories.workspaces import WorkspaceRepository
+from worker.engines.base import (
+    Answer,
+    Document,
+    DocumentRejectedError,
+    EngineUnavailableError,
+    StoredDocument,
+    WorkspaceUnknownError,
+)
+from worker.engines.local import embedding
+from worker.engines.local.answering import answer
+from worker.engines.local.evidence import words_of
+from worker.engines.local.lexicon import Lexicon
+from worker.engines.local.parsing import Parsers
+from worker.engines.local.search import count_words, find_candidates
+from worker.engines.local.store import ENGINE, Held, PassageText, Store
+from worker.engines.local.words import tokens
+
+_LOG = structlog.get_logger(__name__)
+_LONGEST_SLUG = 60
+_LONGEST_QUESTION = 2_000
+_PASSAGES_A_BATCH = 5_000
+_ITERATIVE_SINCE = (0, 8)  # version of pgvector
+_TABLES = ("workspaces", "documents", "passages")
+
+
+class LocalEngine:
+    """The protocol's calls, over one database.
+
+    Args:
+        database: its schema must be migrated; whoever made it closes it.
+        parsers: processes that parse documents at the same time (1 or more).
+        parse_seconds: bound on the time for parsing one document (1 or more).
+        max_characters: bound on the text of one document.
+        max_parser_bytes: bound on the memory of one parser process.
+
+    Raises:
+        RuntimeError: the extra ``local`` is not installed.
+    """
+
+    name = ENGINE
+
+    def __init__(
+        self,
+        database: DatabaseManager,
+        *,
+        parsers: int = 2,
+        parse_seconds: int = 120,
+        max_characters: int = 20_000_000,
+        max_parser_bytes: int = 4 * 2**30,
+    ) -> None:
+        missing = [package for package in ("kreuzberg", "wordllama") if find_spec(package) is None]
+        if missing:
+            raise RuntimeError(
+                f"the local engine needs {' and '.join(missing)}: install anythingllm-worker[local], "
+                "or set ANYTHINGLLM_URL to use AnythingLLM"
+            )
+        self._database = database
+        self._parsers = Parsers(parsers, parse_seconds, max_characters, max_parser_bytes)
+        self._lexicon = Lexicon()
+        self._pgvector: tuple[int, ...] | None = None
+        self._looked_for_pgvector = False
+
+    async def ensure_workspace(self, name: str) -> str:
+        """Return the slug of the workspace called ``name`` (1 to 255 characters), made now if it is new."""
+        wanted = _slug(name)
+        for number in count(1):
+            try:
+                async with self._transaction() as session:
+                    workspaces = WorkspaceRepository(session, ENGINE)
+                    known = await workspaces.get(name)
+                    slug = wanted if number == 1 else f"{wanted}-{number}"
+                    return (known or await workspaces.register(name, slug)).slug
+            except ConflictError:
+                # Another name has this slug, or another process registered this very name just now: look again.
+                continue
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    async def add_document(self, slug: str, document: Document) -> StoredDocument:
+        """Store a document with its passages, once per key and once per content; see the protocol."""
+        async with self._transaction() as session:
+            store = Store(session)
+            workspace_id = await _workspace(store, slug)
+            held = await store.find(workspace_id, document)
+        if held is None:
+            parsed = await self._parsers.parse(document)
+            async with self._transaction() as session:
+                store = Store(session)
+                await store.add(workspace_id, document, parsed)
+                held = await store.find(workspace_id, document)
+        if held is None:  # the workspace was deleted while the document was parsed
+            raise _unknown(slug)
+        return _stored(held, document)
+
+    async def embed(self, slug: str, locations: Sequence[str]) -> None:
+        """Give the passages of these documents their vectors and make them searchable; see the protocol."""
+        ids = [_location(location) for location in dict.fromkeys(locations)]
+        async with self._session() as session:
+            store = Store(session)
+            held = await store.held(await _workspace(store, slug), ids)
+            pending = [document for document in held if not document.is_embedded]
+            has_vectors = await self._version_of_pgvector(session) is not None
+        if missing := set(ids) - {document.id for document in held}:
+            raise _not_stored(slug, str(min(missing)))
+        for batch in _batches(pending):
+            await self._embed([document.id for document in batch], has_vectors=has_vectors)
+
+    async def ask(self, slug: str, question: str) -> Answer:
+        """Answer one question by quoting the workspace; see the protocol.
+
+        Raises:
+            ValueError: the question is empty, or longer than 2,000 characters.
+        """
+        question = " ".join(question.split())
+        if not 0 < len(question) <= _LONGEST_QUESTION:
+            raise ValueError(f"a question has 1 to {_LONGEST_QUESTION:,} characters, this one has {len(question):,}")
+        words = [token.text for token in tokens(question)]
+        (vector,) = await embedding.embed([question])
+        async with self._transaction() as session:
+            counts = await count_words(session, slug, words)
+            if counts is None:
+                raise _unknown(slug)
+            version = await self._version_of_pgvector(session)
+            candidates = await find_candidates(
+                session,
+                counts,
+                words,
+                vector if version is not None else None,
+                iterative=version is not None and version >= _ITERATIVE_SINCE,
+            )
+            vocabulary = await self._lexicon.vocabulary(session, words_of(question, candidates))
+        return await asyncio.to_thread(answer, question, counts, candidates, vocabulary)
+
+    async def health(self) -> None:
+        """Return if PostgreSQL answers and has the tables; see the protocol."""
+        async with self._session() as session:
+            missing = [table for table in _TABLES if await session.scalar(select(func.to_regclass(table))) is None]
+        if missing:
+            raise EngineUnavailableError(
+                "engine_unavailable", f"the database has no table {missing[0]}: bring its schema up to date"
+            )
+
+    async def aclose(self) -> None:
+        """End the parser processes. The database stays open: it is its owner's."""
+        await self._parsers.aclose()
+
+    async def _embed(self, ids: Sequence[UUID], *, has_vectors: bool) -> None:
+        places: list[PassageText] = []
+        vectors: list[str] = []
+        if has_vectors:
+            async with self._session() as session:
+                places = await Store(session).passages(ids)
+            vectors = await embedding.embed([f"{place.heading or place.name}\n{place.text}" for place in places])
+        async with self._transaction() as session:
+            store = Store(session)
+            # Another worker may have been faster; what it wrote is the same.
+            mine = await store.lock_unembedded(ids)
+            wanted = [at for at, place in enumerate(places) if place.document_id in mine]
+            await store.write_vectors([places[at] for at in wanted], [vectors[at] for at in wanted])
+            await store.mark_embedded(sorted(mine))
+
+    async def _version_of_pgvector(self, session: AsyncSession) -> tuple[int, ...] | None:
+        """Return the version of pgvector if passages have vectors, else ``None``; the log says so once."""
+        if not self._looked_for_pgvector:
+            found = await session.scalar(text(_PGVECTOR))
+            self._pgvector = tuple(int(part) for part in re.findall(r"\d+", found)) if found else None
+            self._looked_for_pgvector = True
+            if self._pgvector is None:
+                _LOG.warning("engine.without_vectors", hint="install pgvector and migrate to search by meaning as well")
+        return self._pgvector
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[AsyncSession]:
+        try:
+            async with self._database.get_session() as session:
+                yield session
+        except DatabaseUnavailableError as error:
+            raise EngineUnavailableError("engine_unavailable", str(error)) from error
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncSession]:
+        try:
+            async with self._database.get_transaction() as session:
+                yield session
+        except DatabaseUnavailableError as error:
+            raise EngineUnavailableError("engine_unavailable", str(error)) from error
+
+
+_PGVECTOR = """
+    SELECT extversion FROM pg_extension
+    WHERE extname = 'vector' AND EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = to_regclass('passages') AND attname = 'embedding' AND NOT attisdropped)
+"""
+
+
+async def _workspace(store: Store, slug: str) -> int:
+    found = await store.workspace_id(slug)
+    if found is None:
+        raise _unknown(slug)
+    return found
+
+
+def _unknown(slug: str) -> WorkspaceUnknownError:
+    return WorkspaceUnknownError("workspace_unknown", f"there is no workspace {slug}; create it or correct the name")
+
+
+def _not_stored(slug: str, location: str) -> DocumentRejectedError:
+    return DocumentRejectedError("not_stored", f"the workspace {slug} holds no document {location}; upload it again")
+
+
+def _location(location: str) -> UUID:
+    try:
+        return UUID(location)
+    except ValueError:
+        raise DocumentRejectedError("not_stored", f"there is no document {location}; upload it again") from None
+
+
+def _stored(held: Held, document: Document) -> StoredDocument:
+    return StoredDocument(
+        location=str(held.id),
+        duplicate_of=None if held.key == document.key else held.name,
+        pages=held.pages,
+        words=held.words,
+        passages=held.passages,
+    )
+
+
+def _batches(documents: Sequence[Held]) -> Iterator[list[Held]]:
+    """Part the documents so that the passages of a batch fit in memory; a large document is a batch of its own."""
+    batch: list[Held] = []
+    for document in documents:
+        if batch and sum(other.passages for other in batch) + document.passages > _PASSAGES_A_BATCH:
+            yield batch
+            batch = []
+        batch.append(document)
+    if batch:
+        yield batch
+
+
+def _slug(name: str) -> str:
+    """Return the name in lower-case ASCII letters, digits and hyphens; names without any are ``workspace``."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii").lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_LONGEST_SLUG].strip("-") or "workspace"

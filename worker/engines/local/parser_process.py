@@ -1,0 +1,109 @@
+"""The process that parses documents: reads one from standard input, writes its passages to standard output, again.
+
+``python -m worker.engines.local.parser_process``; started and stopped by :mod:`worker.engines.local.parsing`, which
+tells the format of what passes between them. It ends when its standard input does, so it never outlives its parent.
+"""
+
+import signal
+import struct
+import sys
+from typing import BinaryIO
+
+from pydantic import BaseModel, Field
+
+from worker.documents.extract.reading import extract
+from worker.documents.passages import passages
+from worker.engines.base import DocumentRejectedError
+
+LENGTH = struct.Struct(">Q")
+
+
+class Request(BaseModel):
+    """What stands before the bytes of a document.
+
+    Attributes:
+        name, media_type: as the engine protocol has them.
+        seconds: after so many seconds the kernel ends this process, even in the middle of native code.
+        max_characters: bound on the text.
+    """
+
+    name: str
+    media_type: str
+    seconds: int = Field(ge=1)
+    max_characters: int = Field(ge=1)
+
+
+class Parsed(BaseModel):
+    """A document's passages, column by column, as they go to the database.
+
+    Attributes:
+        pages: number of pages where the format has them.
+        words: number of words.
+        texts, on_pages, headings: of each passage, in reading order.
+    """
+
+    pages: int | None
+    words: int
+    texts: list[str]
+    on_pages: list[int | None]
+    headings: list[str | None]
+
+
+class Refused(BaseModel):
+    """Why the document has no passages; see :class:`DocumentRejectedError`."""
+
+    code: str
+    message: str
+
+
+class Reply(BaseModel):
+    """One of the two."""
+
+    parsed: Parsed | None = None
+    refused: Refused | None = None
+
+
+def parse(content: bytes, request: Request) -> Reply:
+    """Return the passages of a document, or why there are none."""
+    try:
+        extracted = extract(content, request.name, request.media_type, max_characters=request.max_characters)
+    except DocumentRejectedError as error:
+        return Reply(refused=Refused(code=error.code, message=error.message))
+    found = passages(extracted)
+    return Reply(
+        parsed=Parsed(
+            pages=extracted.pages,
+            words=extracted.words,
+            texts=[passage.text for passage in found],
+            on_pages=[passage.page for passage in found],
+            headings=[passage.heading for passage in found],
+        )
+    )
+
+
+def limit_memory(most_bytes: int) -> None:
+    """Have the kernel refuse more memory than this; where it cannot (macOS), the time bound has to do."""
+    import resource  # noqa: PLC0415 - not on Windows, where only this function would fail
+
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
+
+
+def serve(source: BinaryIO, sink: BinaryIO) -> None:
+    """Say that all is loaded (a length of 0), then answer requests until the source ends."""
+    sink.write(LENGTH.pack(0))
+    sink.flush()
+    while head := source.read(2 * LENGTH.size):
+        (request_length,), (content_length,) = LENGTH.unpack(head[: LENGTH.size]), LENGTH.unpack(head[LENGTH.size :])
+        request = Request.model_validate_json(source.read(request_length))
+        content = source.read(content_length)
+        signal.alarm(request.seconds)
+        reply = parse(content, request).model_dump_json().encode()
+        signal.alarm(0)
+        sink.write(LENGTH.pack(len(reply)) + reply)
+        sink.flush()
+
+
+if __name__ == "__main__":
+    limit_memory(int(sys.argv[1]))
+    serve(sys.stdin.buffer, sys.stdout.buffer)

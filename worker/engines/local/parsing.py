@@ -1,0 +1,174 @@
+"""Parsing documents in processes of their own, so that a hostile file harms nothing but itself.
+
+Promise: :meth:`Parsers.parse` returns the passages of a document or refuses the document, within a bound on time,
+memory and text; a parser that hangs is ended, one that crashes is replaced, and the next document finds a fresh one.
+The event loop is never held up.
+
+What passes through the pipes: to the process two lengths (8 bytes each, big-endian), a request in JSON and the bytes of
+the file, again and again; from it the length 0 once it is ready, then a length and a reply in JSON for each document.
+"""
+
+import asyncio
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import IO, Self
+
+import structlog
+
+from worker.documents.extract.refusals import damaged, too_large
+from worker.engines.base import Document, DocumentRejectedError, EngineUnavailableError
+from worker.engines.local.parser_process import LENGTH, Parsed, Reply, Request
+
+_LOG = structlog.get_logger(__name__)
+_START_SECONDS = 60
+_GRACE_SECONDS = 5  # what the process gets beyond its own alarm before it is ended from here
+_TAIL_BYTES = 2_000
+_OUT_OF_MEMORY = ("MemoryError", "memory allocation of", "Cannot allocate memory")
+
+
+class _Parser:
+    """One process, used by one document at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process, complaints: IO[bytes]) -> None:
+        if process.stdin is None or process.stdout is None:  # pragma: no cover - both were asked for
+            raise RuntimeError("the parser has no pipes")
+        self._process, self._complaints = process, complaints
+        self._sink, self._source = process.stdin, process.stdout
+
+    @classmethod
+    async def start(cls, max_memory_bytes: int) -> Self:
+        """Start a process and wait until it is ready.
+
+        Raises:
+            EngineUnavailableError: it does not come up; nothing that it was given can be the reason.
+        """
+        complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "worker.engines.local.parser_process",
+            str(max_memory_bytes),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=complaints,
+            start_new_session=True,  # Ctrl-C is for the worker, which ends its parsers itself
+        )
+        parser = cls(process, complaints)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await parser._source.readexactly(LENGTH.size)
+        except BaseException as error:
+            said = await asyncio.shield(parser.end())
+            if not isinstance(error, asyncio.IncompleteReadError | TimeoutError):
+                raise
+            reason = said.splitlines()[-1] if said else "it gives no reason"
+            raise EngineUnavailableError(
+                "engine_unavailable", f"the process that parses documents does not start: {reason}"
+            ) from error
+        return parser
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.returncode is None
+
+    @property
+    def status(self) -> int | None:
+        """The exit status; negative: the signal that ended it; ``None`` while it runs."""
+        return self._process.returncode
+
+    async def ask(self, request: Request, content: bytes) -> Reply:
+        """Send a document and await the reply.
+
+        Raises:
+            asyncio.IncompleteReadError, ConnectionError: the process ended first.
+        """
+        asked = request.model_dump_json().encode()
+        self._sink.write(LENGTH.pack(len(asked)) + LENGTH.pack(len(content)) + asked)
+        self._sink.write(content)
+        await self._sink.drain()
+        (length,) = LENGTH.unpack(await self._source.readexactly(LENGTH.size))
+        return Reply.model_validate_json(await self._source.readexactly(length))
+
+    async def end(self) -> str:
+        """End the process, whatever it does, and return the last it wrote to its standard error."""
+        if self.is_running:
+            self._process.kill()
+        self._sink.close()
+        await self._process.wait()
+        self._complaints.seek(0, 2)
+        self._complaints.seek(max(self._complaints.tell() - _TAIL_BYTES, 0))
+        said = self._complaints.read().decode("utf-8", "replace").strip()
+        self._complaints.close()
+        return said
+
+
+class Parsers:
+    """A few parser processes, started when they are needed and kept.
+
+    Args:
+        most: how many run at the same time (1 or more).
+        seconds: bound on the time for one document (1 or more).
+        max_characters: bound on the text of one document.
+        max_memory_bytes: bound on the memory of one process; a few hundred MiB are needed for any document at all.
+    """
+
+    def __init__(self, most: int, seconds: int, max_characters: int, max_memory_bytes: int) -> None:
+        self._seconds, self._max_characters, self._max_memory_bytes = seconds, max_characters, max_memory_bytes
+        self._free = asyncio.Semaphore(most)
+        self._idle: list[_Parser] = []
+
+    async def parse(self, document: Document) -> Parsed:
+        """Return the passages of a document.
+
+        Raises:
+            DocumentRejectedError: it has none, or a bound was reached.
+            EngineUnavailableError: no parser can be started.
+        """
+        request = Request(
+            name=document.name,
+            media_type=document.media_type,
+            seconds=self._seconds,
+            max_characters=self._max_characters,
+        )
+        async with self._free, self._parser(document) as parser, asyncio.timeout(self._seconds + _GRACE_SECONDS):
+            reply = await parser.ask(request, document.content)
+        if reply.refused is not None:
+            raise DocumentRejectedError(reply.refused.code, reply.refused.message)
+        if reply.parsed is None:  # pragma: no cover - the process always fills one of the two
+            raise RuntimeError("the parser replied with nothing")
+        return reply.parsed
+
+    async def aclose(self) -> None:
+        """End every process."""
+        while self._idle:
+            await self._idle.pop().end()
+
+    @asynccontextmanager
+    async def _parser(self, document: Document) -> AsyncIterator[_Parser]:
+        """Lend a parser; one that failed, or whose document was given up half-way, is not used again."""
+        while self._idle and not self._idle[-1].is_running:
+            await self._idle.pop().end()  # it was ended from outside while nobody used it
+        parser = self._idle.pop() if self._idle else await _Parser.start(self._max_memory_bytes)
+        try:
+            yield parser
+        except BaseException as error:
+            said = await asyncio.shield(parser.end())
+            if not isinstance(error, asyncio.IncompleteReadError | ConnectionError | TimeoutError):
+                raise
+            _LOG.warning(
+                "parser.ended", document=document.name, media_type=document.media_type, status=parser.status, said=said
+            )
+            raise self._refusal(document.name, parser.status, said) from error
+        else:
+            self._idle.append(parser)
+
+    def _refusal(self, name: str, status: int | None, said: str) -> DocumentRejectedError:
+        # Without any reason given it was ended from here: the alarm came too late.
+        if status == -signal.SIGALRM or (status == -signal.SIGKILL and not said):
+            return too_large(name, f"it could not be read within {self._seconds} seconds")
+        if any(sign in said for sign in _OUT_OF_MEMORY):
+            return too_large(name, f"reading it needs more than {self._max_memory_bytes // 2**20} MiB of memory")
+        return damaged(name, "the parser broke off")
