@@ -11,8 +11,16 @@ from worker.payloads import QuestionProcessingPayload
 from worker.questions.report import Report, ReportRow, UploadedFile, UploadSummary
 
 
-async def build_report(client: JobClient, question_job: UUID, upload_job: UUID | None = None) -> Report:
+async def build_report(
+    client: JobClient, question_job: UUID, upload_job: UUID | None = None, title: str | None = None
+) -> Report:
     """Gather what the record says of a question job, and of the upload job that filled its workspace.
+
+    Args:
+        client: reads the record.
+        question_job: the job whose answers are told.
+        upload_job: told above them, if it belongs to the story.
+        title: the heading (at most 200 characters); by default the workspace's name.
 
     Raises:
         NotFoundError: a job does not exist.
@@ -22,7 +30,7 @@ async def build_report(client: JobClient, question_job: UUID, upload_job: UUID |
     payload = QuestionProcessingPayload.model_validate(job.payload)
     rows = [_row(item) for item in await client.items(job.id) if item.status is not ItemStatus.PENDING]
     return Report(
-        title=f"{payload.workspace}: {payload.question_set}",
+        title=title or payload.workspace[:200],
         generated_at=datetime.now(UTC),
         job_id=job.id,
         workspace=payload.workspace,

@@ -1,6 +1,7 @@
 """What every command needs before it can begin: settings, servers, a console; and how its errors look."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -22,8 +23,10 @@ from worker.telemetry import configure_logging, mask
 
 T = TypeVar("T")
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+_PIPED_WIDTH = 240  # a table that goes to a file or a pipe is not squeezed into 80 columns
+
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+err = Console(stderr=True, soft_wrap=True, width=None if sys.stderr.isatty() else _PIPED_WIDTH)
 
 _STATUS_OF_ERROR: dict[type[Exception], Exit] = {
     SettingsError: Exit.USAGE,

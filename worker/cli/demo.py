@@ -76,7 +76,7 @@ async def _run(
         upload = await client.upload_documents(workspace, files)
         asked = await client.process_questions(workspace, questions, depends_on=[upload.id])
         upload, asked = await follow(client, [upload.id, asked.id], out, View.JSON if as_json else View.AUTO)
-        made = await build_report(client, asked.id, upload.id)
+        made = await build_report(client, asked.id, upload.id, "Kestrel handbook")
         written = write_report(folder, made)
         failed = failed_items(await client.items(upload.id))
     if as_json:

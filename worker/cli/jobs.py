@@ -52,7 +52,7 @@ async def _list(filters: JobFilters, pagination: PaginationParams, *, as_json: b
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("id", "type", "workspace", "state", "done", "failed", "queue", "created (UTC)"):
-        table.add_column(name, no_wrap=name == "id")
+        table.add_column(name, no_wrap=name in {"id", "type", "state", "created (UTC)"}, overflow="ellipsis")
     for job in jobs:
         table.add_row(
             str(job.id),
@@ -62,7 +62,7 @@ async def _list(filters: JobFilters, pagination: PaginationParams, *, as_json: b
             f"{job.items_done + job.items_skipped}/{job.items_total}" if job.items_total else "",
             str(job.items_failed or ""),
             str(positions.get(job.id, "")),
-            f"{job.created_at:%Y-%m-%d %H:%M:%S}",
+            f"{job.created_at:%m-%d %H:%M:%S}",
         )
     out.print(table)
     if total > len(jobs):

@@ -18,7 +18,7 @@ REFUSAL = "There is no relevant information in this workspace to answer your que
 
 MOST_SENTENCES = 3
 _LIKENESS = 0.4  # share of the likeness of vectors in how well a sentence fits; the rest is its coverage
-_ENOUGH = 0.46  # how well a sentence must fit for an answer
+_ENOUGH = 0.45  # how well a sentence must fit for an answer
 _GIVES_VALUE = 0.06
 _ALSO = 0.85  # further sentences fit at least so well, in proportion to the best
 _NEXT_TO = 0.06  # a sentence beside a chosen one is worth more: the two were written to be read together

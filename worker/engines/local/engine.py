@@ -7,7 +7,7 @@ quoting; there is no language model. It keeps the protocol of :mod:`worker.engin
 import asyncio
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from itertools import count
@@ -34,7 +34,7 @@ from worker.engines.local.evidence import words_of
 from worker.engines.local.lexicon import Lexicon
 from worker.engines.local.parsing import Parsers
 from worker.engines.local.search import count_words, find_candidates
-from worker.engines.local.store import ENGINE, Held, PassageText, Store
+from worker.engines.local.store import ENGINE, Held, Store
 from worker.engines.local.words import tokens
 
 _LOG = structlog.get_logger(__name__)
@@ -99,32 +99,47 @@ class LocalEngine:
 
     async def add_document(self, slug: str, document: Document) -> StoredDocument:
         """Store a document with its passages, once per key and once per content; see the protocol."""
-        async with self._transaction() as session:
-            store = Store(session)
-            workspace_id = await _workspace(store, slug)
-            held = await store.find(workspace_id, document)
+        async with self._session() as session:
+            workspace_id, held = await Store(session).find(slug, document)
+        if workspace_id is None:
+            raise _unknown(slug)
         if held is None:
             parsed = await self._parsers.parse(document)
             async with self._transaction() as session:
-                store = Store(session)
-                await store.add(workspace_id, document, parsed)
-                held = await store.find(workspace_id, document)
-        if held is None:  # the workspace was deleted while the document was parsed
+                held = await Store(session).add(workspace_id, document, parsed)
+                if held is None:  # another worker stored it while it was parsed here
+                    _, held = await Store(session).find(slug, document)
+        if held is None:  # the workspace was deleted meanwhile
             raise _unknown(slug)
-        return _stored(held, document)
+        return StoredDocument(
+            location=str(held.id),
+            duplicate_of=None if held.key == document.key else held.name,
+            pages=held.pages,
+            words=held.words,
+            passages=held.passages,
+        )
 
     async def embed(self, slug: str, locations: Sequence[str]) -> None:
         """Give the passages of these documents their vectors and make them searchable; see the protocol."""
         ids = [_location(location) for location in dict.fromkeys(locations)]
         async with self._session() as session:
             store = Store(session)
-            held = await store.held(await _workspace(store, slug), ids)
-            pending = [document for document in held if not document.is_embedded]
+            held = await store.held(slug, ids)
+            if held is None:
+                raise _unknown(slug)
+            if missing := set(ids) - {document.id for document in held}:
+                raise _not_stored(str(min(missing)))
             has_vectors = await self._version_of_pgvector(session) is not None
-        if missing := set(ids) - {document.id for document in held}:
-            raise _not_stored(slug, str(min(missing)))
-        for batch in _batches(pending):
-            await self._embed([document.id for document in batch], has_vectors=has_vectors)
+            batches = _batches([document for document in held if not document.is_embedded])
+            # Read here what usually is all there is, instead of in a session of its own.
+            places = await store.passages(batches[0]) if batches and has_vectors else []
+        for number, batch in enumerate(batches):
+            if number > 0 and has_vectors:
+                async with self._session() as session:
+                    places = await Store(session).passages(batch)
+            vectors = await embedding.embed([f"{place.heading or place.name}\n{place.text}" for place in places])
+            async with self._transaction() as session:
+                await Store(session).make_searchable(batch, places, vectors)
 
     async def ask(self, slug: str, question: str) -> Answer:
         """Answer one question by quoting the workspace; see the protocol.
@@ -165,21 +180,6 @@ class LocalEngine:
         """End the parser processes. The database stays open: it is its owner's."""
         await self._parsers.aclose()
 
-    async def _embed(self, ids: Sequence[UUID], *, has_vectors: bool) -> None:
-        places: list[PassageText] = []
-        vectors: list[str] = []
-        if has_vectors:
-            async with self._session() as session:
-                places = await Store(session).passages(ids)
-            vectors = await embedding.embed([f"{place.heading or place.name}\n{place.text}" for place in places])
-        async with self._transaction() as session:
-            store = Store(session)
-            # Another worker may have been faster; what it wrote is the same.
-            mine = await store.lock_unembedded(ids)
-            wanted = [at for at, place in enumerate(places) if place.document_id in mine]
-            await store.write_vectors([places[at] for at in wanted], [vectors[at] for at in wanted])
-            await store.mark_embedded(sorted(mine))
-
     async def _version_of_pgvector(self, session: AsyncSession) -> tuple[int, ...] | None:
         """Return the version of pgvector if passages have vectors, else ``None``; the log says so once."""
         if not self._looked_for_pgvector:
@@ -215,48 +215,32 @@ _PGVECTOR = """
 """
 
 
-async def _workspace(store: Store, slug: str) -> int:
-    found = await store.workspace_id(slug)
-    if found is None:
-        raise _unknown(slug)
-    return found
-
-
 def _unknown(slug: str) -> WorkspaceUnknownError:
     return WorkspaceUnknownError("workspace_unknown", f"there is no workspace {slug}; create it or correct the name")
 
 
-def _not_stored(slug: str, location: str) -> DocumentRejectedError:
-    return DocumentRejectedError("not_stored", f"the workspace {slug} holds no document {location}; upload it again")
+def _not_stored(location: str) -> DocumentRejectedError:
+    return DocumentRejectedError("not_stored", f"the workspace holds no document {location}; upload it again")
 
 
 def _location(location: str) -> UUID:
     try:
         return UUID(location)
     except ValueError:
-        raise DocumentRejectedError("not_stored", f"there is no document {location}; upload it again") from None
+        raise _not_stored(location) from None
 
 
-def _stored(held: Held, document: Document) -> StoredDocument:
-    return StoredDocument(
-        location=str(held.id),
-        duplicate_of=None if held.key == document.key else held.name,
-        pages=held.pages,
-        words=held.words,
-        passages=held.passages,
-    )
-
-
-def _batches(documents: Sequence[Held]) -> Iterator[list[Held]]:
+def _batches(documents: Sequence[Held]) -> list[list[UUID]]:
     """Part the documents so that the passages of a batch fit in memory; a large document is a batch of its own."""
-    batch: list[Held] = []
+    batches: list[list[UUID]] = []
+    room = 0
     for document in documents:
-        if batch and sum(other.passages for other in batch) + document.passages > _PASSAGES_A_BATCH:
-            yield batch
-            batch = []
-        batch.append(document)
-    if batch:
-        yield batch
+        if document.passages > room:
+            batches.append([])
+            room = _PASSAGES_A_BATCH
+        batches[-1].append(document.id)
+        room -= document.passages
+    return batches
 
 
 def _slug(name: str) -> str:

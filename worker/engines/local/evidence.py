@@ -11,7 +11,7 @@ K99 that no document knows has no answer here, however well its other words fit.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -22,31 +22,33 @@ from worker.engines.local.lexicon import Vocabulary
 from worker.engines.local.search import Candidate, Counts
 from worker.engines.local.words import Kind, Token, tokens
 
-# What a term counts for that stands in the sentence is 1. The figures below were set on questions about a bicycle
-# workshop and judged on others; docs/decisions.md tells how.
+# How much a term speaks for a sentence; 1 if it stands in it.
 _IN_CONTEXT = 0.9  # in the headings above the sentence or the name of its document
 _IN_SENTENCE_BEFORE = 0.8
 _IN_PASSAGE = 0.55
 _AS_VALUE = 0.85  # it asks for a kind of value that the sentence gives ("how heavy": 24 kg)
 _LIKE_FROM, _LIKE_TO, _LIKE_MOST = 0.2, 0.7, 0.85  # cosines of two words, and what the upper one counts for
-_OTHER_CODE = 0.35  # the sentence is about another of the kind, or the code is nowhere near it
-_UNKNOWN_NAME = 0.5
-_NO_VALUE = 0.85  # the sentence gives nothing of the kind that is asked for
-_COMMON_WORD = 0.2  # the share of its weight that the commonest word of the language keeps
-_LIGHT_WORD = 0.3
 
-_NO_WORD = re.compile(r"[\W_]+")
-# Words that ask, and verbs that mean little without their object. PostgreSQL leaves out "the" and "what" already.
+# How far a sentence can be trusted to be about the question; 1 if nothing speaks against it.
+_OTHER_CODE = 0.35  # it is about another of the kind, or the code is nowhere near it
+_UNKNOWN_NAME = 0.5
+_NO_VALUE = 0.85  # it gives nothing of the kind that is asked for
+
+# What is left of the weight of words that say little by themselves.
+_COMMON_WORD = 0.2  # of the commonest word of the language; of rarer ones more
+_LIGHT_WORD = 0.3
 _ASKING_WORDS = """
     could describe explain give list many may mean might much must name often per please shall tell would
 """
-_ASKING = frozenset(_ASKING_WORDS.split())
 _LIGHT_WORDS = """
     allowed around away back become bring call come else ever exactly find fit get go goes handle happen happens help
-    hold keep know let look make need needed needs possible put right run say see set show someone something start take takes
-    thing things try turn use used want whole work
+    hold keep know let look make need needed needs possible put right run say see set show someone something start take
+    takes thing things try turn use used want whole work
 """
-_LIGHT = frozenset(_LIGHT_WORDS.split())
+_ASKING, _LIGHT = frozenset(_ASKING_WORDS.split()), frozenset(_LIGHT_WORDS.split())
+_NO_WORD = re.compile(r"[\W_]+")
+_SERIES = re.compile(r"([^\W\d_]+)\d+")
+_SHORT = 3  # letters that belong to a number behind them: "K 20", "DIN 912"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +72,6 @@ class Term:
     asks: tuple[ValueKind, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Bag:
-    """The words of a text, to be looked up.
-
-    Attributes:
-        stems: of its words.
-        forms: its words, and what is left of two that a blank parts ("K 20").
-        columns: where its words stand in the table of likenesses.
-    """
-
-    stems: frozenset[str]
-    forms: frozenset[str]
-    columns: Any
-
-    def holds(self, term: Term) -> bool:
-        """Say whether the term itself stands in the text."""
-        if term.token.form in self.forms:
-            return True
-        return term.token.kind is not Kind.CODE and bool(term.stems) and all(stem in self.stems for stem in term.stems)
-
-
 @dataclass(slots=True)
 class Sentence:
     """Something that can be quoted, and what speaks for it.
@@ -102,7 +83,7 @@ class Sentence:
         found: for each term how much it speaks for the sentence, 0 to 1.
         trust: 0 to 1; below 1 where the sentence is about something else than the question, or gives no value of the
             kind that is asked for.
-        likeness: cosine of its vector with the question's, 0 to 1.
+        likeness: cosine of its vector with the question's, 0 to 1; set by whoever compares vectors.
         gives: it gives a value of a kind that is asked for; ``None`` if no kind is.
     """
 
@@ -114,7 +95,6 @@ class Sentence:
     trust: float = 1
     likeness: float = 0
     gives: bool | None = None
-    bag: Bag = field(default_factory=lambda: Bag(frozenset(), frozenset(), ()), repr=False)
 
 
 def terms_of(question: str, counts: Counts, vocabulary: Vocabulary) -> list[Term]:
@@ -141,45 +121,43 @@ def judge(
     question: str, terms: Sequence[Term], candidates: Sequence[Candidate], vocabulary: Vocabulary
 ) -> list[Sentence]:
     """Return the sentences of the candidates with what speaks for each, in the candidates' order."""
-    contexts = [context_of(candidate) for candidate in candidates]
-    texts = [*contexts, *(candidate.text for candidate in candidates)]
-    columns = {word: at for at, word in enumerate(dict.fromkeys(part for text in texts for part in _parts(text)))}
-    likeness = vocabulary.likeness([term.token.parts[-1] for term in terms], list(columns))
-    judged: list[Sentence] = []
+    bags = _Bags(terms, candidates, vocabulary)
     kinds = expected(question)
+    deciding = any(kind.decides for kind in kinds)
     asked = frozenset(token.form for token in tokens(question))
-    for number, (candidate, context) in enumerate(zip(candidates, contexts, strict=True)):
-        matcher = _Matcher(
-            terms, likeness, _bag(context, vocabulary, columns), _bag(candidate.text, vocabulary, columns)
-        )
-        before: Sentence | None = None
+    judged: list[Sentence] = []
+    for number, candidate in enumerate(candidates):
+        context, passage = bags.of(context_of(candidate)), bags.of(candidate.text)
+        before: tuple[int, _Bag] | None = None
         for sentence in _sentences(number, candidate.text):
-            sentence.bag = _bag(sentence.text, vocabulary, columns)
+            bag = bags.of(sentence.text)
+            places = [(1.0, bag), (_IN_CONTEXT, context), (_IN_PASSAGE, passage)]
+            if before is not None and before[0] == sentence.line:
+                places.insert(2, (_IN_SENTENCE_BEFORE, before[1]))
             given = [kind for kind in kinds if kind.given.search(_without(sentence.text, asked, kind))]
-            same_line = before.bag if before is not None and before.line == sentence.line else None
-            sentence.found, sentence.trust = matcher.match(sentence.bag, same_line, given)
+            sentence.found, sentence.trust = _match(terms, places, given)
             if kinds:
-                deciding = [kind for kind in kinds if kind.decides]
-                sentence.gives = bool(given) and (not deciding or any(kind.decides for kind in given))
-            sentence.trust *= _NO_VALUE if sentence.gives is False else 1
+                sentence.gives = any(kind.decides or not deciding for kind in given)
+                sentence.trust *= 1 if sentence.gives else _NO_VALUE
             judged.append(sentence)
-            before = sentence
+            before = (sentence.line, bag)
     return judged
 
 
-def coverage(terms: Sequence[Term], sentences_: Sequence[Sentence]) -> float:
+def coverage(terms: Sequence[Term], together: Sequence[Sentence]) -> float:
     """Return what share of the question's weight speaks for these sentences together, 0 to 1."""
     total = sum(term.weight for term in terms)
     if not total:
         return 0
-    best = (max(shares) for shares in zip(*(sentence.found for sentence in sentences_), strict=True))
-    return sum(term.weight * share for term, share in zip(terms, best, strict=True)) / total
+    best = (max(shares) for shares in zip(*(sentence.found for sentence in together), strict=True))
+    covered: float = sum(term.weight * share for term, share in zip(terms, best, strict=True))
+    return covered / total
 
 
 def words_of(question: str, candidates: Sequence[Candidate]) -> set[str]:
     """Return the words that :func:`judge` has to know, in lower case."""
     texts = [question, *(candidate.text for candidate in candidates), *map(context_of, candidates)]
-    return {part for text in texts for part in _parts(text)}
+    return {part for text in texts for token in tokens(text) for part in token.parts}
 
 
 def context_of(candidate: Candidate) -> str:
@@ -189,83 +167,96 @@ def context_of(candidate: Candidate) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Matcher:
-    """Matches the terms against the sentences of one passage."""
+class _Bag:
+    """The words of a text: their stems, their forms, and how like they are to each term at best, 0 to 1."""
 
-    terms: Sequence[Term]
-    likeness: Any
-    context: Bag
-    passage: Bag
+    stems: frozenset[str]
+    forms: frozenset[str]
+    likenesses: Sequence[float]
 
-    def match(self, sentence: Bag, before: Bag | None, given: Sequence[ValueKind]) -> tuple[tuple[float, ...], float]:
-        """Return how much each term speaks for a sentence, and how far that can be trusted; all 0 to 1."""
-        shares: list[float] = []
-        trust = 1.0
-        places = [(1.0, sentence), (_IN_CONTEXT, self.context), (_IN_PASSAGE, self.passage)]
-        if before is not None:
-            places.insert(2, (_IN_SENTENCE_BEFORE, before))
-        for row, term in enumerate(self.terms):
-            found = next((share for share, bag in places if bag.holds(term)), 0.0)
-            if term.token.kind is Kind.CODE:
-                trust *= self._trust_in_code(term, found, sentence)
-            elif term.is_unknown and not found and (term.token.kind is Kind.NAME or term.is_label):
-                trust *= _UNKNOWN_NAME
-            if found < 1 and term.token.kind in {Kind.WORD, Kind.NAME}:
-                found = max(found, *(share * self._like(row, bag) for share, bag in places))
-            shares.append(found)
-        heavy = max((term.weight for term in self.terms), default=0) / 3
-        others = [
-            share for share, term in zip(shares, self.terms, strict=True) if not term.asks and term.weight > heavy
-        ]
-        if not others or max(others) >= _IN_PASSAGE:  # a value of the right kind, and of the right thing
-            for row, term in enumerate(self.terms):
-                if any(kind in given for kind in term.asks):
-                    shares[row] = max(shares[row], _AS_VALUE)
-        return tuple(shares), trust
+    def holds(self, term: Term) -> bool:
+        """Say whether the term itself stands in the text."""
+        if term.token.form in self.forms:
+            return True
+        return term.token.kind is not Kind.CODE and bool(term.stems) and self.stems.issuperset(term.stems)
 
-    def _trust_in_code(self, term: Term, found: float, sentence: Bag) -> float:
-        series = _series(term.token.form)
-        in_sentence = series is not None and any(_series(form) == series for form in sentence.forms)
-        above = series is not None and any(_series(form) == series for form in self.context.forms)
-        about_another = (found < 1 and in_sentence) or (found < _IN_CONTEXT and above)
-        return _OTHER_CODE if about_another or not found else 1
+    def names_another(self, series: str) -> bool:
+        """Say whether the text names a code of this series; that of the question was looked for before."""
+        return any(_series(form) == series for form in self.forms)
 
-    def _like(self, row: int, bag: Bag) -> float:
-        if not len(bag.columns):
-            return 0
-        cosine = float(self.likeness[row, bag.columns].max())
-        return _LIKE_MOST * min(max((cosine - _LIKE_FROM) / (_LIKE_TO - _LIKE_FROM), 0), 1)
+
+class _Bags:
+    """Makes bags; a table of how like the terms are to every word of the candidates is computed once for all."""
+
+    def __init__(self, terms: Sequence[Term], candidates: Sequence[Candidate], vocabulary: Vocabulary) -> None:
+        words = sorted(word for word in words_of("", candidates) if vocabulary.stem(word))
+        cosines = vocabulary.likeness([term.token.parts[-1] for term in terms], words)
+        self._likenesses = _LIKE_MOST * ((cosines - _LIKE_FROM) / (_LIKE_TO - _LIKE_FROM)).clip(0, 1)
+        self._columns = {word: at for at, word in enumerate(words)}
+        self._vocabulary = vocabulary
+
+    def of(self, text: str) -> _Bag:
+        found = tokens(text)
+        forms = {token.form for token in found}
+        for token, following in pairwise(found):
+            if token.form.isalpha() and len(token.form) <= _SHORT and following.form[0].isdigit():
+                forms.add(token.form + following.form)
+        words = {part for token in found for part in token.parts}
+        columns = [self._columns[word] for word in words if word in self._columns]
+        likenesses: Any = self._likenesses[:, columns].max(axis=1, initial=0).tolist()
+        stems = frozenset(map(self._vocabulary.stem, words)) - {""}
+        return _Bag(stems, frozenset(forms), likenesses)
+
+
+def _match(
+    terms: Sequence[Term], places: Sequence[tuple[float, _Bag]], given: Sequence[ValueKind]
+) -> tuple[tuple[float, ...], float]:
+    """Return how much each term speaks for a sentence, and how far that can be trusted; all 0 to 1.
+
+    Args:
+        terms: of the question.
+        places: the sentence and what stands around it, the nearest first, each with what a term in it counts for.
+        given: the kinds of value that are asked for and given.
+    """
+    shares: list[float] = []
+    trust = 1.0
+    for row, term in enumerate(terms):
+        share = next((share for share, bag in places if bag.holds(term)), 0.0)
+        if term.token.kind is Kind.CODE:
+            trust *= _trust_in_code(term, share, places[0][1], places[1][1])
+        elif not share and term.is_unknown and (term.token.kind is Kind.NAME or term.is_label):
+            trust *= _UNKNOWN_NAME
+        if share < 1 and term.token.kind in {Kind.WORD, Kind.NAME}:
+            share = max(share, *(share * bag.likenesses[row] for share, bag in places))
+        shares.append(share)
+    heavy = max((term.weight for term in terms), default=0) / 4
+    others = [share for share, term in zip(shares, terms, strict=True) if not term.asks and term.weight >= heavy]
+    if not others or max(others) >= _IN_PASSAGE:  # a value of the right kind, and of the right thing
+        for row, term in enumerate(terms):
+            if any(kind in given for kind in term.asks):
+                shares[row] = max(shares[row], _AS_VALUE)
+    return tuple(shares), trust
+
+
+def _trust_in_code(term: Term, share: float, sentence: _Bag, context: _Bag) -> float:
+    series = _series(term.token.form)
+    about_another = series is not None and (
+        (share < 1 and sentence.names_another(series)) or (share < _IN_CONTEXT and context.names_another(series))
+    )
+    return _OTHER_CODE if about_another or not share else 1
 
 
 def _series(form: str) -> str | None:
     """Return what the codes of one series share (``k`` of ``k20``); ``None`` for other words."""
-    found = re.fullmatch(r"([^\W\d_]+)\d+", form)
+    found = _SERIES.fullmatch(form)
     return found.group(1) if found else None
 
 
 def _sentences(candidate: int, text: str) -> list[Sentence]:
     found: list[Sentence] = []
-    for line_number, line in enumerate(text.split("\n")):
-        found += [Sentence(candidate, line_number, len(found) + at, text) for at, text in enumerate(sentences(line))]
+    for number, line in enumerate(text.split("\n")):
+        found += [Sentence(candidate, number, len(found) + at, said) for at, said in enumerate(sentences(line))]
     return found
-
-
-def _parts(text: str) -> list[str]:
-    return [part for token in tokens(text) for part in token.parts]
-
-
-def _bag(text: str, vocabulary: Vocabulary, columns: dict[str, int]) -> Bag:
-    import numpy as np  # noqa: PLC0415 - it comes with wordllama
-
-    found = tokens(text)
-    forms = {token.form for token in found}
-    for token, following in pairwise(found):
-        if token.form.isalpha() and len(token.form) <= 3 and following.form[0].isdigit():  # noqa: PLR2004 - "K 20", "DIN 912"
-            forms.add(token.form + following.form)
-    words = dict.fromkeys(part for token in found for part in token.parts)
-    stems = {word: vocabulary.stem(word) for word in words}
-    meant = [columns[word] for word in words if stems[word]]
-    return Bag(frozenset(stem for stem in stems.values() if stem), frozenset(forms), np.array(meant, dtype=np.intp))
 
 
 def _without(text: str, asked: frozenset[str], kind: ValueKind) -> str:

@@ -1,7 +1,8 @@
 """Documents and passages in PostgreSQL: written whole or not at all, once per key and once per content.
 
 Promise: two workers that store the same document at the same time leave one, because the table's own constraints
-decide, not a look beforehand. Nothing here commits; the caller owns the transaction.
+decide, not a look beforehand. Nothing here commits; the caller owns the transaction. A call is one statement for all
+but large documents, because a folder of small files is mostly round trips.
 """
 
 from collections.abc import Sequence
@@ -9,11 +10,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import uuid_utils.compat as uuid
-from sqlalchemy import ARRAY, Integer, Text, Uuid, column, func, literal, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from repositories.models import Passage, StoredDocument, Workspace
 from worker.engines.base import Document
 from worker.engines.local.parser_process import Parsed
 
@@ -52,157 +51,179 @@ class PassageText:
     text: str
 
 
-_HELD = select(
-    StoredDocument.id,
-    StoredDocument.key,
-    StoredDocument.name,
-    StoredDocument.pages,
-    StoredDocument.words,
-    StoredDocument.passages,
-    StoredDocument.embedded_at.is_not(None),
-)
-
-
 class Store:
     """The local engine's documents and passages, within one session."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def workspace_id(self, slug: str) -> int | None:
-        """Return the id of the workspace with this slug; ``None`` if there is none."""
-        found: int | None = await self._session.scalar(
-            select(Workspace.id).where(Workspace.engine == ENGINE, Workspace.slug == slug)
-        )
-        return found
+    async def find(self, slug: str, document: Document) -> tuple[int | None, Held | None]:
+        """Return the workspace's id, if there is one, and what it holds under this key, or else with this content."""
+        parameters = {"engine": ENGINE, "slug": slug, "key": document.key, "sha256": document.sha256}
+        row = (await self._session.execute(_FIND, parameters)).first()
+        if row is None:
+            return None, None
+        workspace_id, *held = row
+        return workspace_id, None if held[0] is None else Held(*held)
 
-    async def find(self, workspace_id: int, document: Document) -> Held | None:
-        """Return what the workspace holds under this key, or else with this content."""
-        rows = await self._session.execute(
-            _HELD.where(StoredDocument.workspace_id == workspace_id)
-            .where((StoredDocument.key == document.key) | (StoredDocument.sha256 == document.sha256))
-            .order_by((StoredDocument.key == document.key).desc())
-            .limit(1)
-        )
-        row = rows.first()
-        return None if row is None else Held(*row)
-
-    async def add(self, workspace_id: int, document: Document, parsed: Parsed) -> bool:
-        """Write a document with its passages.
+    async def add(self, workspace_id: int, document: Document, parsed: Parsed) -> Held | None:
+        """Write a document with its passages and return it.
 
         Returns:
-            ``False`` if the workspace holds this key or this content already; nothing was written. Where another
-            transaction is about to write it, this waits for how that ends.
+            ``None`` if the workspace holds this key or this content already, or is gone; nothing was written. Where
+            another transaction is about to write it, this waits for how that ends.
         """
-        document_id: UUID | None = await self._session.scalar(
-            insert(StoredDocument)
-            .values(
-                id=uuid.uuid7(),
-                workspace_id=workspace_id,
-                key=document.key,
-                name=document.name,
-                sha256=document.sha256,
-                media_type=document.media_type,
-                pages=parsed.pages,
-                words=parsed.words,
-                passages=len(parsed.texts),
-            )
-            .on_conflict_do_nothing()
-            .returning(StoredDocument.id)
-        )
-        if document_id is None:
-            return False
-        for start in range(0, len(parsed.texts), _ROWS_A_STATEMENT):
-            rows = slice(start, start + _ROWS_A_STATEMENT)
-            new = (
-                func.unnest(
-                    literal(parsed.texts[rows], ARRAY(Text)),
-                    literal(parsed.on_pages[rows], ARRAY(Integer)),
-                    literal(parsed.headings[rows], ARRAY(Text)),
-                )
-                .table_valued(
-                    column("text", Text),
-                    column("page", Integer),
-                    column("heading", Text),
-                    with_ordinality="ordinal",
-                    name="new",
-                )
-                .render_derived()
-            )
-            await self._session.execute(
-                insert(Passage).from_select(
-                    ["document_id", "position", "workspace_id", "text", "page", "heading"],
-                    select(
-                        literal(document_id, Uuid),
-                        new.c.ordinal + literal(start, Integer),
-                        literal(workspace_id, Integer),
-                        new.c.text,
-                        new.c.page,
-                        new.c.heading,
-                    ),
-                )
-            )
-        return True
+        held = Held(uuid.uuid7(), document.key, document.name, parsed.pages, parsed.words, len(parsed.texts), False)  # noqa: FBT003 - not embedded
+        values = {
+            "id": held.id,
+            "workspace_id": workspace_id,
+            "key": document.key,
+            "name": document.name,
+            "sha256": document.sha256,
+            "media_type": document.media_type,
+            "pages": parsed.pages,
+            "words": parsed.words,
+            "passages": held.passages,
+        }
+        if await self._session.scalar(_ADD, values | _rows(parsed, 0)) is None:
+            return None
+        for start in range(_ROWS_A_STATEMENT, held.passages, _ROWS_A_STATEMENT):
+            await self._session.execute(_ADD_MORE, {"id": held.id, "workspace_id": workspace_id} | _rows(parsed, start))
+        return held
 
-    async def held(self, workspace_id: int, ids: Sequence[UUID]) -> list[Held]:
-        """Return those of these documents that are in the workspace."""
-        rows = await self._session.execute(
-            _HELD.where(StoredDocument.workspace_id == workspace_id, StoredDocument.id.in_(ids))
-        )
-        return [Held(*row) for row in rows]
+    async def held(self, slug: str, ids: Sequence[UUID]) -> list[Held] | None:
+        """Return those of these documents that are in the workspace; ``None`` if there is no such workspace."""
+        rows = (await self._session.execute(_HELD, {"engine": ENGINE, "slug": slug, "ids": list(ids)})).all()
+        return [Held(*row) for row in rows if row[0] is not None] if rows else None
 
     async def passages(self, ids: Sequence[UUID]) -> list[PassageText]:
         """Return the passages of these documents."""
-        rows = await self._session.execute(
-            select(Passage.document_id, Passage.position, StoredDocument.name, Passage.heading, Passage.text)
-            .join(StoredDocument, StoredDocument.id == Passage.document_id)
-            .where(Passage.document_id.in_(ids))
-            .order_by(Passage.document_id, Passage.position)
-        )
-        return [PassageText(*row) for row in rows]
+        return [PassageText(*row) for row in await self._session.execute(_PASSAGES, {"ids": list(ids)})]
 
-    async def lock_unembedded(self, ids: Sequence[UUID]) -> set[UUID]:
-        """Lock those of these documents that are not embedded yet, and return them.
+    async def make_searchable(self, ids: Sequence[UUID], places: Sequence[PassageText], vectors: Sequence[str]) -> None:
+        """Write the vectors of the passages of these documents, and that they are embedded.
 
-        In id order: two workers that embed overlapping batches would otherwise wait for each other for ever.
+        Documents that another worker embedded meanwhile are left alone. Where passages have no vectors (the server has
+        no pgvector) both lists are empty.
         """
-        rows = await self._session.scalars(
-            select(StoredDocument.id)
-            .where(StoredDocument.id.in_(ids), StoredDocument.embedded_at.is_(None))
-            .order_by(StoredDocument.id)
-            .with_for_update()
-        )
-        return set(rows)
-
-    async def write_vectors(self, places: Sequence[PassageText], vectors: Sequence[str]) -> None:
-        """Write the vectors of these passages, each in pgvector's text form; the column must exist."""
-        for start in range(0, len(places), _ROWS_A_STATEMENT):
-            rows = slice(start, start + _ROWS_A_STATEMENT)
-            await self._session.execute(
-                _WRITE_VECTORS,
-                {
-                    "documents": [place.document_id for place in places[rows]],
-                    "positions": [place.position for place in places[rows]],
-                    "vectors": list(vectors[rows]),
-                },
-            )
-
-    async def mark_embedded(self, ids: Sequence[UUID]) -> None:
-        """Make these documents searchable."""
-        await self._session.execute(
-            update(StoredDocument)
-            .where(StoredDocument.id.in_(ids))
-            .values(embedded_at=func.clock_timestamp())
-            .execution_options(synchronize_session=False)
-        )
+        for start in range(0, len(places) - _ROWS_A_STATEMENT, _ROWS_A_STATEMENT):
+            await self._session.execute(_LOCK, {"ids": list(ids)})  # two workers would write the rows in any order
+            await self._session.execute(_WRITE_VECTORS, _vectors(places, vectors, start))
+        if places:
+            last = (len(places) - 1) // _ROWS_A_STATEMENT * _ROWS_A_STATEMENT
+            await self._session.execute(_WRITE_LAST_VECTORS, {"ids": list(ids)} | _vectors(places, vectors, last))
+        else:
+            await self._session.execute(_MARK, {"ids": list(ids)})
 
 
-_WRITE_VECTORS = text(
+def _rows(parsed: Parsed, start: int) -> dict[str, object]:
+    rows = slice(start, start + _ROWS_A_STATEMENT)
+    return {
+        "start": start,
+        "texts": parsed.texts[rows],
+        "on_pages": parsed.on_pages[rows],
+        "headings": parsed.headings[rows],
+    }
+
+
+def _vectors(places: Sequence[PassageText], vectors: Sequence[str], start: int) -> dict[str, object]:
+    rows = slice(start, start + _ROWS_A_STATEMENT)
+    return {
+        "documents": [place.document_id for place in places[rows]],
+        "positions": [place.position for place in places[rows]],
+        "vectors": list(vectors[rows]),
+    }
+
+
+_DOCUMENT = """
+    documents.id, documents.key, documents.name, documents.pages, documents.words, documents.passages,
+    documents.embedded_at IS NOT NULL
+"""
+_FIND = text(
+    f"""
+    SELECT workspaces.id, {_DOCUMENT}
+    FROM workspaces LEFT JOIN documents
+        ON documents.workspace_id = workspaces.id AND (documents.key = :key OR documents.sha256 = :sha256)
+    WHERE workspaces.engine = :engine AND workspaces.slug = :slug
+    ORDER BY documents.key = :key DESC NULLS LAST
+    LIMIT 1
+    """  # noqa: S608 - constants of this module; every value is a parameter
+)
+_HELD = text(
+    f"""
+    SELECT {_DOCUMENT}
+    FROM workspaces LEFT JOIN documents
+        ON documents.workspace_id = workspaces.id AND documents.id = ANY(CAST(:ids AS uuid[]))
+    WHERE workspaces.engine = :engine AND workspaces.slug = :slug
+    """  # noqa: S608 - constants of this module; every value is a parameter
+)
+_NEW_PASSAGES = """
+    unnest(CAST(:texts AS text[]), CAST(:on_pages AS integer[]), CAST(:headings AS text[]))
+        WITH ORDINALITY AS new (text, page, heading, ordinal)
+"""
+_ADD = text(
+    f"""
+    WITH document AS (
+        INSERT INTO documents (id, workspace_id, key, name, sha256, media_type, pages, words, passages)
+        SELECT CAST(:id AS uuid), id, CAST(:key AS text), CAST(:name AS text), CAST(:sha256 AS text),
+            CAST(:media_type AS text), CAST(:pages AS integer), CAST(:words AS integer), CAST(:passages AS integer)
+        FROM workspaces WHERE id = :workspace_id
+        ON CONFLICT DO NOTHING
+        RETURNING id, workspace_id
+    ),
+    written AS (
+        INSERT INTO passages (document_id, position, workspace_id, text, page, heading)
+        SELECT document.id, :start + new.ordinal, document.workspace_id, new.text, new.page, new.heading
+        FROM document, {_NEW_PASSAGES}
+    )
+    SELECT id FROM document
+    """  # noqa: S608 - constants of this module; every value is a parameter
+)
+_ADD_MORE = text(
+    f"""
+    INSERT INTO passages (document_id, position, workspace_id, text, page, heading)
+    SELECT CAST(:id AS uuid), :start + new.ordinal, :workspace_id, new.text, new.page, new.heading
+    FROM {_NEW_PASSAGES}
+    """  # noqa: S608 - constants of this module; every value is a parameter
+)
+_PASSAGES = text(
     """
-    UPDATE passages
-    SET embedding = new.vector::vector
-    FROM unnest(CAST(:documents AS uuid[]), CAST(:positions AS integer[]), CAST(:vectors AS text[]))
+    SELECT passages.document_id, passages.position, documents.name, passages.heading, passages.text
+    FROM passages JOIN documents ON documents.id = passages.document_id
+    WHERE passages.document_id = ANY(CAST(:ids AS uuid[]))
+    ORDER BY passages.document_id, passages.position
+    """
+)
+# In id order: two workers that embed overlapping batches would otherwise wait for each other for ever.
+_UNEMBEDDED = """
+    SELECT id FROM documents WHERE id = ANY(CAST(:ids AS uuid[])) AND embedded_at IS NULL ORDER BY id FOR UPDATE
+"""
+_NEW_VECTORS = """
+    unnest(CAST(:documents AS uuid[]), CAST(:positions AS integer[]), CAST(:vectors AS text[]))
         AS new (document_id, position, vector)
+"""
+_LOCK = text(_UNEMBEDDED)
+_MARK = text(
+    f"""
+    WITH mine AS ({_UNEMBEDDED})
+    UPDATE documents SET embedded_at = clock_timestamp() FROM mine WHERE documents.id = mine.id
+    """  # noqa: S608 - constants of this module; every value is a parameter
+)
+_WRITE_VECTORS = text(
+    f"""
+    UPDATE passages SET embedding = CAST(new.vector AS vector)
+    FROM {_NEW_VECTORS}
     WHERE passages.document_id = new.document_id AND passages.position = new.position
-    """
+    """  # noqa: S608 - constants of this module; every value is a parameter
+)
+_WRITE_LAST_VECTORS = text(
+    f"""
+    WITH mine AS MATERIALIZED ({_UNEMBEDDED}),
+    written AS (
+        UPDATE passages SET embedding = CAST(new.vector AS vector)
+        FROM {_NEW_VECTORS} JOIN mine ON mine.id = new.document_id
+        WHERE passages.document_id = new.document_id AND passages.position = new.position
+    )
+    UPDATE documents SET embedded_at = clock_timestamp() FROM mine WHERE documents.id = mine.id
+    """  # noqa: S608 - constants of this module; every value is a parameter
 )

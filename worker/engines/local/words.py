@@ -52,7 +52,8 @@ def _token(word: str, *, starts_sentence: bool) -> Token:
     return Token(word, form, parts, kind)
 
 
-def tokens(text: str) -> list[Token]:
+@lru_cache(maxsize=10_000)  # the same passages are read for many questions
+def tokens(text: str) -> tuple[Token, ...]:
     """Return the words of a text, in order."""
     found: list[Token] = []
     end = 0
@@ -61,4 +62,4 @@ def tokens(text: str) -> list[Token]:
         starts = not found or re.search(r"[.!?:;\n(\"\u201c]", between) is not None
         found.append(_token(match.group(), starts_sentence=starts))
         end = match.end()
-    return found
+    return tuple(found)
