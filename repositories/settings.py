@@ -26,7 +26,8 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
-def _blank_is_unset(value: object) -> object:
+def blank_is_unset(value: object) -> object:
+    """An empty variable means the same as none: compose files and shells often set one."""
     return None if value == "" else value
 
 
@@ -38,7 +39,7 @@ class DatabaseSettings(BaseSettings):
     )
 
     database_url: Annotated[
-        Annotated[SecretStr, AfterValidator(_postgresql_url)] | None, BeforeValidator(_blank_is_unset)
+        Annotated[SecretStr, AfterValidator(_postgresql_url)] | None, BeforeValidator(blank_is_unset)
     ] = Field(
         default=None,
         description=(
@@ -59,7 +60,7 @@ class CacheSettings(BaseSettings):
         env_file=".env", env_file_encoding="utf-8", extra="ignore", hide_input_in_errors=True, validate_default=True
     )
 
-    redis_url: Annotated[Annotated[SecretStr, AfterValidator(_redis_url)] | None, BeforeValidator(_blank_is_unset)] = (
+    redis_url: Annotated[Annotated[SecretStr, AfterValidator(_redis_url)] | None, BeforeValidator(blank_is_unset)] = (
         Field(
             default=None,
             description=(

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -68,7 +69,10 @@ class LeaseKeeper:
         """Start the thread; call from the main loop."""
         self._main = asyncio.get_running_loop()
         self._pulse_task = asyncio.create_task(self._beat(), name="lease-pulse")
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="leases", daemon=True)
+        context = copy_context()  # so that the thread's log lines name the worker, too
+        self._thread = threading.Thread(
+            target=lambda: context.run(asyncio.run, self._run()), name="leases", daemon=True
+        )
         self._thread.start()
 
     async def stop(self) -> None:

@@ -17,6 +17,7 @@ from arq.worker import Function
 from pydantic import SecretStr
 
 from repositories.database import DatabaseManager
+from repositories.migrations import check
 from worker.engines.local import LocalEngine
 from worker.execution import Runtime, execute
 from worker.leases import LeaseKeeper
@@ -63,7 +64,7 @@ async def startup(ctx: dict[Any, Any]) -> None:
                 database_url, pool_size=settings.database_pool_size, max_overflow=settings.database_max_overflow
             )
         )
-        await database.ping()
+        await check(database.engine)
         engine = LocalEngine(database)
         stack.push_async_callback(engine.aclose)
         leases = LeaseKeeper(
@@ -95,6 +96,7 @@ async def startup(ctx: dict[Any, Any]) -> None:
 async def shutdown(ctx: dict[Any, Any]) -> None:
     """Close what :func:`startup` opened; the jobs have ended or were put back by now."""
     if stack := ctx.pop("stack", None):
+        structlog.contextvars.bind_contextvars(worker_id=ctx["runtime"].worker_id)
         await stack.aclose()
         log.info("worker.stopped")
 

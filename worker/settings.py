@@ -6,13 +6,13 @@ A malformed variable stops the process with a message that names it; ``worker se
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsConfigDict
 
-from repositories.settings import CacheSettings, DatabaseSettings
+from repositories.settings import CacheSettings, DatabaseSettings, blank_is_unset
 
 MIB = 1024 * 1024
 
@@ -96,7 +96,7 @@ class Settings(DatabaseSettings, CacheSettings):
     job_cleanup_days: int = Field(
         default=7, ge=1, le=3650, description="Retention: how many days finished jobs stay on the record."
     )
-    data_dir: Path | None = Field(
+    data_dir: Annotated[Path | None, BeforeValidator(blank_is_unset)] = Field(
         default=None,
         description="Where the embedded servers keep their data. Unset: a folder of the user's.",
     )

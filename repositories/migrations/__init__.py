@@ -1,6 +1,6 @@
-"""The schema, as numbered steps (Alembic), and the two calls that apply and read them.
+"""The schema, as numbered steps (Alembic), and the calls that apply and read them.
 
-``upgrade`` and ``current`` run without ``alembic.ini``; the ``alembic`` command works too, with ``DATABASE_URL`` set.
+They run without ``alembic.ini``; the ``alembic`` command works too, with ``DATABASE_URL`` set.
 """
 
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from repositories.errors import connecting, translated
+from repositories.errors import SchemaOutdatedError, connecting, translated
 
 # Any number; everybody who migrates this schema takes the same advisory lock, so two of them do not race.
 _LOCK = 7_202_611_240_001
@@ -64,6 +64,19 @@ async def current(engine: AsyncEngine) -> str | None:
 
     async with _connection(engine) as connection:
         return await connection.run_sync(read)
+
+
+async def check(engine: AsyncEngine) -> None:
+    """Return if the schema is the newest this code knows, or newer: steps are safe while older code runs.
+
+    Raises:
+        SchemaOutdatedError: steps are missing.
+        DatabaseUnavailableError: PostgreSQL does not answer.
+    """
+    found = await current(engine)
+    older = {step.revision for step in ScriptDirectory.from_config(config()).walk_revisions()} - {head()}
+    if found is None or found in older:
+        raise SchemaOutdatedError
 
 
 @asynccontextmanager

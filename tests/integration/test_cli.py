@@ -282,3 +282,12 @@ def test_the_exit_statuses_are_in_the_help(worker: Worker) -> None:
 
     for meaning in MEANINGS.values():
         assert meaning.split(",")[0].split("(")[0].strip() in text
+
+
+def test_a_worker_on_a_database_that_was_never_migrated_says_what_to_run(
+    worker: Worker, empty_database_url: str
+) -> None:
+    ran = worker("run", DATABASE_URL=empty_database_url)
+
+    assert ran.status == Exit.USAGE
+    assert "run `worker db upgrade`" in ran.words

@@ -13,7 +13,7 @@ from repositories.database import DatabaseManager
 from repositories.embedded import embedded_servers
 from repositories.migrations import upgrade
 from worker.cli.context import connected_settings, data_dir, environment, err, out, run, with_servers
-from worker.main import require, worker_settings
+from worker.main import require, shutdown, worker_settings
 from worker.queue import QueueUnavailableError
 from worker.settings import Settings, load_settings
 from worker.supervisor import Supervisor, stop_with_supervisor
@@ -46,11 +46,13 @@ def _work(settings: Settings) -> None:
     stop_with_supervisor()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)  # ARQ's constructor asks for it
+    worker = create_worker(worker_settings(settings))
     try:
-        create_worker(worker_settings(settings)).run()
+        worker.run()
     except RedisError as error:  # at the start, or when Redis goes away: a stock worker ends, and is started again
         raise QueueUnavailableError(type(error).__name__) from error
     finally:
+        loop.run_until_complete(shutdown(worker.ctx))  # ARQ skips its hook when Redis is gone
         loop.close()
 
 
