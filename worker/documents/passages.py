@@ -43,21 +43,25 @@ def passages(extracted: Extracted) -> list[Passage]:
     """Return the passages of a document, in reading order."""
     made: list[Passage] = []
     lines: list[str] = []
+    length = 0
     place: tuple[int | None, str | None] = (None, None)
 
     def end() -> None:
+        nonlocal length
         if lines:
             made.append(Passage("\n".join(lines), *place))
             lines.clear()
+            length = 0
 
     for block in extracted.blocks:
         if (block.page, block.heading) != place:
             end()
             place = (block.page, block.heading)
         for piece in _pieces(block):
-            if lines and sum(map(len, lines)) + len(lines) + len(piece) > AIM:
+            if lines and length + len(piece) > AIM:
                 end()
             lines.append(piece)
+            length += len(piece) + 1
     end()
     return made
 

@@ -7,7 +7,7 @@ table. Lines at the edge of most pages that differ in their digits only are runn
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from worker.documents.extract.blocks import Outline
@@ -23,10 +23,10 @@ _NUMBERED = re.compile(r"\(?(\d{1,3})[.)]\s")
 _FIELD = re.compile(r"\w[\w .()/-]{0,40}:(?:\s|\Z)")  # "Telephone: 0114 496"
 _LEADERS = re.compile(r"(?:\.\s?){4,}\s*\d*\Z")  # an entry of a table of contents
 _SOFT_HYPHEN_END = re.compile(r"[\u0002\u00ad\ufffe]\Z")
-_MAX_HEADING_LINE = 90
+_LONGEST_HEADING = 90
 _EDGE = 2  # running headers stand in the first or last two lines of a page
 _TABLE_ROWS = 3  # shorter runs of short lines are no table
-_COLUMNS = re.compile(r"\s{2,}|\t")
+_WIDEST_TABLE = 400  # characters
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class LineReader:
 
     def page(self, number: int | None, lines: Sequence[str]) -> None:
         """Read the lines of one page; a sentence that runs on from the page before stays with that page."""
-        kept = [line.strip() for line in lines if line.strip() and not _LEADERS.search(line)]
+        kept = [line.strip() for line in lines if line.strip() and not _LEADERS.search(line[-_LONGEST_HEADING:])]
         headings = [
             self._is_heading(line) and not _in_list(before, line, after)
             for before, line, after in zip(["", *kept], kept, [*kept[1:], ""], strict=False)
@@ -84,7 +84,7 @@ class LineReader:
         return would_fit and (ended or not first[0].islower())
 
     def _is_heading(self, line: str) -> bool:
-        if len(line) > _MAX_HEADING_LINE or _ENDED.search(line):
+        if len(line) > _LONGEST_HEADING or _ENDED.search(line):
             return False
         section = _SECTION.match(line)
         return line in self.headings or (
@@ -101,23 +101,22 @@ class LineReader:
         if not self._open:
             return
         lines, self._open = self._open, []
-        text = lines[0]
-        for line in lines[1:]:
-            text = self._joined(text, line)
+        text = "".join(self._joined(lines))
         if len(lines) == 1 and len(text) < 0.9 * self.width and not _ENDED.search(text) and not _BULLET.match(text):
             self._short.append(text)  # perhaps a row of a table: that shows when the run of such lines is over
         else:
             self._end_run()
             self.outline.text(_MARK.sub("", text, count=1) if _MARK.match(text) else text)
 
-    def _joined(self, text: str, line: str) -> str:
-        if _SOFT_HYPHEN_END.search(text):
-            return text[:-1] + line
-        if text.endswith("-") and line[0].islower():
-            tail, head = text[:-1].rsplit(maxsplit=1)[-1], line.split(maxsplit=1)[0]
-            whole = f"{tail}{head}".strip(".,;:!?()").lower()
-            return text[:-1] + line if whole in self.words else text + line
-        return f"{text} {line}"
+    def _joined(self, lines: Sequence[str]) -> Iterator[str]:
+        """Yield the lines with what belongs between them, hyphens of broken words taken out."""
+        for line, following in zip(lines, [*lines[1:], ""], strict=True):
+            if not following or not (_SOFT_HYPHEN_END.search(line) or (line.endswith("-") and following[0].islower())):
+                yield f"{line} " if following else line
+                continue
+            tail, head = line[:-1].split()[-1:], following.split(maxsplit=1)[0]
+            whole = f"{''.join(tail)}{head}".strip(".,;:!?()").lower()
+            yield line[:-1] if whole in self.words or not line.endswith("-") else line
 
     def _end_run(self) -> None:
         """Write a run of short lines; where the first names the columns of the others, each of them says so."""
@@ -175,7 +174,7 @@ def without_running_lines(pages: Sequence[Sequence[str]]) -> tuple[list[list[str
     """
 
     def shape(line: str) -> str:
-        return re.sub(r"\d+", "#", " ".join(line.split()))
+        return re.sub(r"\d+", "#", " ".join(line[:_WIDEST_TABLE].split()))
 
     seen: Counter[str] = Counter()
     for page in pages:
@@ -215,7 +214,7 @@ def _open_section(chunk: list[str], following: list[str], outline: Outline) -> l
         under = chunk[index + 1].strip() if index + 1 < len(chunk) else ""
         if _RULE.match(line):
             index += 1  # a line drawn with signs
-        elif not body and _RULE.match(under) and len(line) <= _MAX_HEADING_LINE:
+        elif not body and _RULE.match(under) and len(line) <= _LONGEST_HEADING:
             outline.heading(1 if under[0] in "=#*" else 2, line)
             index += 2
         elif not body and _names_section(line, chunk[index + 1 :], following):
@@ -248,6 +247,8 @@ def _lined_up(chunk: Sequence[str]) -> list[list[str]] | None:
         return [[cell.strip() for cell in line.split("\t")] for line in chunk]
     lines = [line.expandtabs() for line in chunk if not _RULE.match(re.sub(r"\s", "", line))]
     length = max((len(line) for line in lines), default=0)
+    if length > _WIDEST_TABLE:
+        return None
     padded = [line.ljust(length) for line in lines]
     indent = min((len(line) - len(line.lstrip()) for line in lines), default=0)
     gutter = [all(line[at] == " " for line in padded) for at in range(length)]

@@ -68,7 +68,8 @@ def choose(terms: Sequence[Term], judged: Sequence[Sentence]) -> list[Sentence]:
     chosen = [best]
     left.remove(best)
     while left and len(chosen) < MOST_SENTENCES:
-        with_neighbours = {at: worth[at] + (_NEXT_TO if _is_beside(judged, at, chosen) else 0) for at in left}
+        near = [judged[at] for at in chosen]
+        with_neighbours = {at: worth[at] + (_NEXT_TO if _is_beside(judged[at], near) else 0) for at in left}
         at = max(left, key=lambda at: (with_neighbours[at], -at))
         if with_neighbours[at] < _ALSO * worth[best]:
             break
@@ -77,8 +78,8 @@ def choose(terms: Sequence[Term], judged: Sequence[Sentence]) -> list[Sentence]:
     return [judged[at] for at in chosen]
 
 
-def _is_beside(judged: Sequence[Sentence], at: int, chosen: Sequence[int]) -> bool:
-    return any(abs(at - other) == 1 and judged[at].candidate == judged[other].candidate for other in chosen)
+def _is_beside(sentence: Sentence, chosen: Sequence[Sentence]) -> bool:
+    return any(sentence.candidate == other.candidate and abs(sentence.order - other.order) == 1 for other in chosen)
 
 
 def _quoted(terms: Sequence[Term], chosen: Sequence[Sentence], candidates: Sequence[Candidate]) -> Answer:

@@ -10,7 +10,6 @@ import unicodedata
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
-from itertools import count
 from uuid import UUID
 
 import structlog
@@ -20,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from repositories.database import DatabaseManager
 from repositories.errors import ConflictError, DatabaseUnavailableError
 from repositories.workspaces import WorkspaceRepository
+from worker.documents.extract.blocks import clean
 from worker.engines.base import (
     Answer,
     Document,
@@ -38,7 +38,9 @@ from worker.engines.local.store import ENGINE, Held, Store
 from worker.engines.local.words import tokens
 
 _LOG = structlog.get_logger(__name__)
+_LONGEST_NAME = 255
 _LONGEST_SLUG = 60
+_SLUG_TRIES = 1_000
 _LONGEST_QUESTION = 2_000
 _PASSAGES_A_BATCH = 5_000
 _ITERATIVE_SINCE = (0, 8)  # version of pgvector
@@ -83,19 +85,26 @@ class LocalEngine:
         self._looked_for_pgvector = False
 
     async def ensure_workspace(self, name: str) -> str:
-        """Return the slug of the workspace called ``name`` (1 to 255 characters), made now if it is new."""
+        """Return the slug of the workspace called ``name``, made now if it is new.
+
+        Raises:
+            ValueError: the name is empty, or longer than 255 characters.
+        """
+        if not 0 < len(name) <= _LONGEST_NAME:
+            raise ValueError(f"a workspace name has 1 to {_LONGEST_NAME} characters, this one has {len(name)}")
         wanted = _slug(name)
-        for number in count(1):
+        for number in range(1, _SLUG_TRIES + 1):
             try:
                 async with self._transaction() as session:
                     workspaces = WorkspaceRepository(session, ENGINE)
                     known = await workspaces.get(name)
                     slug = wanted if number == 1 else f"{wanted}-{number}"
                     return (known or await workspaces.register(name, slug)).slug
-            except ConflictError:
+            except ConflictError as error:
                 # Another name has this slug, or another process registered this very name just now: look again.
-                continue
-        raise AssertionError("unreachable")  # pragma: no cover
+                if error.constraint != "uq_workspaces_engine_slug":
+                    raise
+        raise EngineUnavailableError("engine_unavailable", f"{_SLUG_TRIES} workspaces are called much like {name}")
 
     async def add_document(self, slug: str, document: Document) -> StoredDocument:
         """Store a document with its passages, once per key and once per content; see the protocol."""
@@ -147,7 +156,7 @@ class LocalEngine:
         Raises:
             ValueError: the question is empty, or longer than 2,000 characters.
         """
-        question = " ".join(question.split())
+        question = " ".join(clean(question).split())
         if not 0 < len(question) <= _LONGEST_QUESTION:
             raise ValueError(f"a question has 1 to {_LONGEST_QUESTION:,} characters, this one has {len(question):,}")
         words = [token.text for token in tokens(question)]

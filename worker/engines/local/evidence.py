@@ -22,6 +22,9 @@ from worker.engines.local.lexicon import Vocabulary
 from worker.engines.local.search import Candidate, Counts
 from worker.engines.local.words import Kind, Token, tokens
 
+SHORTLIST = 48
+"""Sentences that are looked at closely; the others have less in common with the question."""
+
 # How much a term speaks for a sentence; 1 if it stands in it.
 _IN_CONTEXT = 0.9  # in the headings above the sentence or the name of its document
 _IN_SENTENCE_BEFORE = 0.8
@@ -120,11 +123,8 @@ def terms_of(question: str, counts: Counts, vocabulary: Vocabulary) -> list[Term
 def judge(
     question: str, terms: Sequence[Term], candidates: Sequence[Candidate], vocabulary: Vocabulary
 ) -> list[Sentence]:
-    """Return the sentences of the candidates with what speaks for each, in the candidates' order."""
+    """Return the sentences of the candidates that may answer, with what speaks for each; at most ``SHORTLIST``."""
     bags = _Bags(terms, candidates, vocabulary)
-    kinds = expected(question)
-    deciding = any(kind.decides for kind in kinds)
-    asked = frozenset(token.form for token in tokens(question))
     judged: list[Sentence] = []
     for number, candidate in enumerate(candidates):
         context, passage = bags.of(context_of(candidate)), bags.of(candidate.text)
@@ -134,14 +134,13 @@ def judge(
             places = [(1.0, bag), (_IN_CONTEXT, context), (_IN_PASSAGE, passage)]
             if before is not None and before[0] == sentence.line:
                 places.insert(2, (_IN_SENTENCE_BEFORE, before[1]))
-            given = [kind for kind in kinds if kind.given.search(_without(sentence.text, asked, kind))]
-            sentence.found, sentence.trust = _match(terms, places, given)
-            if kinds:
-                sentence.gives = any(kind.decides or not deciding for kind in given)
-                sentence.trust *= 1 if sentence.gives else _NO_VALUE
+            sentence.found, sentence.trust = _match(terms, places)
             judged.append(sentence)
             before = (sentence.line, bag)
-    return judged
+    judged.sort(key=lambda sentence: -sentence.trust * coverage(terms, [sentence]))  # stable: better passages first
+    shortlist = judged[:SHORTLIST]
+    _look_for_values(question, terms, shortlist)
+    return shortlist
 
 
 def coverage(terms: Sequence[Term], together: Sequence[Sentence]) -> float:
@@ -208,15 +207,12 @@ class _Bags:
         return _Bag(stems, frozenset(forms), likenesses)
 
 
-def _match(
-    terms: Sequence[Term], places: Sequence[tuple[float, _Bag]], given: Sequence[ValueKind]
-) -> tuple[tuple[float, ...], float]:
+def _match(terms: Sequence[Term], places: Sequence[tuple[float, _Bag]]) -> tuple[tuple[float, ...], float]:
     """Return how much each term speaks for a sentence, and how far that can be trusted; all 0 to 1.
 
     Args:
         terms: of the question.
         places: the sentence and what stands around it, the nearest first, each with what a term in it counts for.
-        given: the kinds of value that are asked for and given.
     """
     shares: list[float] = []
     trust = 1.0
@@ -229,13 +225,29 @@ def _match(
         if share < 1 and term.token.kind in {Kind.WORD, Kind.NAME}:
             share = max(share, *(share * bag.likenesses[row] for share, bag in places))
         shares.append(share)
-    heavy = max((term.weight for term in terms), default=0) / 4
-    others = [share for share, term in zip(shares, terms, strict=True) if not term.asks and term.weight >= heavy]
-    if not others or max(others) >= _IN_PASSAGE:  # a value of the right kind, and of the right thing
-        for row, term in enumerate(terms):
-            if any(kind in given for kind in term.asks):
-                shares[row] = max(shares[row], _AS_VALUE)
     return tuple(shares), trust
+
+
+def _look_for_values(question: str, terms: Sequence[Term], judged: Sequence[Sentence]) -> None:
+    """Note which sentences give a value of a kind that the question asks for."""
+    kinds = expected(question)
+    if not kinds:
+        return
+    deciding = any(kind.decides for kind in kinds)
+    asked = frozenset(token.form for token in tokens(question))
+    heavy = max((term.weight for term in terms), default=0) / 4
+    for sentence in judged:
+        given = [kind for kind in kinds if kind.given.search(_without(sentence.text, asked, kind))]
+        sentence.gives = any(kind.decides or not deciding for kind in given)
+        sentence.trust *= 1 if sentence.gives else _NO_VALUE
+        of_things = [
+            share for share, term in zip(sentence.found, terms, strict=True) if not term.asks and term.weight >= heavy
+        ]
+        if not of_things or max(of_things) >= _IN_PASSAGE:  # a value of the right kind, and of the right thing
+            sentence.found = tuple(
+                max(share, _AS_VALUE) if any(kind in given for kind in term.asks) else share
+                for share, term in zip(sentence.found, terms, strict=True)
+            )
 
 
 def _trust_in_code(term: Term, share: float, sentence: _Bag, context: _Bag) -> float:

@@ -18,9 +18,9 @@ from typing import IO, Self
 
 import structlog
 
+from worker.documents.extract.parser_process import LENGTH, Parsed, Reply, Request
 from worker.documents.extract.refusals import damaged, too_large
 from worker.engines.base import Document, DocumentRejectedError, EngineUnavailableError
-from worker.engines.local.parser_process import LENGTH, Parsed, Reply, Request
 
 _LOG = structlog.get_logger(__name__)
 _START_SECONDS = 60
@@ -49,7 +49,7 @@ class _Parser:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "worker.engines.local.parser_process",
+            "worker.documents.extract.parser_process",
             str(max_memory_bytes),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -13,8 +13,9 @@ import uuid_utils.compat as uuid
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from worker.documents.extract.blocks import clean
+from worker.documents.extract.parser_process import Parsed
 from worker.engines.base import Document
-from worker.engines.local.parser_process import Parsed
 
 ENGINE = "local"
 _ROWS_A_STATEMENT = 2_000
@@ -73,12 +74,13 @@ class Store:
             ``None`` if the workspace holds this key or this content already, or is gone; nothing was written. Where
             another transaction is about to write it, this waits for how that ends.
         """
-        held = Held(uuid.uuid7(), document.key, document.name, parsed.pages, parsed.words, len(parsed.texts), False)  # noqa: FBT003 - not embedded
+        name = clean(document.name) or "document"
+        held = Held(uuid.uuid7(), document.key, name, parsed.pages, parsed.words, len(parsed.texts), False)  # noqa: FBT003 - not embedded
         values = {
             "id": held.id,
             "workspace_id": workspace_id,
             "key": document.key,
-            "name": document.name,
+            "name": name,
             "sha256": document.sha256,
             "media_type": document.media_type,
             "pages": parsed.pages,

@@ -1,7 +1,8 @@
 """The process that parses documents: reads one from standard input, writes its passages to standard output, again.
 
-``python -m worker.engines.local.parser_process``; started and stopped by :mod:`worker.engines.local.parsing`, which
-tells the format of what passes between them. It ends when its standard input does, so it never outlives its parent.
+``python -m worker.documents.extract.parser_process BYTES`` (bound on its memory); started and stopped by
+:mod:`worker.engines.local.parsing`, which tells the format of what passes between them. It ends when its standard input
+does, so it never outlives its parent.
 """
 
 import signal
