@@ -14,10 +14,12 @@ from uuid import UUID
 from sqlalchemy import (
     CheckConstraint,
     Computed,
+    Double,
     Enum,
     ForeignKey,
     Index,
     MetaData,
+    SmallInteger,
     Text,
     UniqueConstraint,
     Uuid,
@@ -25,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP, TSVECTOR
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from repositories.states import ItemStatus, JobStatus
 
@@ -118,6 +120,7 @@ class Job(Base):
     depends_on: Mapped[list[UUID]] = mapped_column(server_default=text("'{}'"))
     parents_left: Mapped[int] = mapped_column(server_default="0")
     has_dependents: Mapped[bool] = mapped_column(server_default=text("false"))
+    on_parent_failure: Mapped[str] = mapped_column(server_default="fail")
     retry_of: Mapped[UUID | None]
     cancel_requested_at: Mapped[datetime | None]
     cancel_reason: Mapped[str | None]
@@ -125,6 +128,10 @@ class Job(Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     version: Mapped[int] = mapped_column(server_default="1")
 
+    # Only read, and only where a caller asks for it: items are written by ItemRepository.
+    items: Mapped[list["JobItem"]] = relationship(viewonly=True, lazy="raise", order_by="JobItem.position")
+
+    # No CHECK looks into a JSON column: all of them run at every update, heartbeats included, and would unpack it.
     __table_args__ = (
         CheckConstraint(_one_of("status", JobStatus), name="status_known"),
         CheckConstraint("progress BETWEEN 0 AND 100", name="progress_in_range"),
@@ -149,18 +156,57 @@ class Job(Base):
         ),
         CheckConstraint("status <> 'queued' OR payload IS NOT NULL", name="queued_has_payload"),
         CheckConstraint("status = 'pending' OR parents_left = 0", name="only_pending_waits"),
-        UniqueConstraint("idempotency_key"),
+        CheckConstraint("attempt >= 0 AND failures >= 0 AND crashes >= 0 AND version >= 1", name="counts_in_range"),
+        CheckConstraint("parents_left BETWEEN 0 AND cardinality(depends_on)", name="parents_left_in_range"),
+        CheckConstraint("on_parent_failure IN ('fail', 'release')", name="on_parent_failure_known"),
+        CheckConstraint("cardinality(depends_on) = 0 OR payload IS NOT NULL", name="dependent_has_payload"),
+        CheckConstraint("NOT id = ANY (depends_on)", name="waits_for_others"),
+        CheckConstraint("queue_position >= 1", name="queue_position_in_range"),
+        CheckConstraint("status <> 'queued' OR queued_at IS NOT NULL", name="queued_has_time"),
+        CheckConstraint("status <> 'processing' OR started_at IS NOT NULL", name="processing_has_start"),
+        CheckConstraint(
+            "status <> 'processing' OR (payload IS NULL) = (worker_id = 'caller')", name="caller_drives_no_payload"
+        ),
+        CheckConstraint("cancel_reason IS NULL OR cancel_requested_at IS NOT NULL", name="cancel_reason_has_request"),
+        # Partial: most jobs have no key, and a full index would take an entry of every version of every row.
+        Index(
+            "uq_jobs_idempotency_key",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
         # Partial indexes over live rows only: they stay small however many jobs are finished, and no index covers a
         # column that heartbeats and progress write, so those updates stay HOT.
-        Index("ix_jobs_queued", "queue", "priority", "id", postgresql_where=text("status = 'queued'")),
+        Index(
+            "ix_jobs_queue_order",
+            "queue",
+            "priority",
+            "queued_at",
+            "id",
+            postgresql_where=text("status = 'queued' AND scheduled_at IS NULL"),
+        ),
         Index(
             "ix_jobs_scheduled",
             "scheduled_at",
             postgresql_where=text("status = 'queued' AND scheduled_at IS NOT NULL"),
         ),
         Index("ix_jobs_processing", "id", postgresql_where=text("status = 'processing'")),
-        Index("ix_jobs_waiting", "depends_on", postgresql_using="gin", postgresql_where=text("status = 'pending'")),
-        Index("ix_jobs_workspace", "workspace_id", "id"),
+        Index(
+            "ix_jobs_dependents",
+            "depends_on",
+            postgresql_using="gin",
+            postgresql_where=text("status IN ('pending', 'queued') AND cardinality(depends_on) > 0"),
+        ),
+        # Lists are pages in this order; the two partial ones find the few among the many that completed.
+        Index("ix_jobs_created", "created_at", "id"),
+        Index("ix_jobs_workspace_created", "workspace_id", "created_at", "id"),
+        Index(
+            "ix_jobs_live_created",
+            "created_at",
+            "id",
+            postgresql_where=text("status IN ('pending', 'queued', 'processing')"),
+        ),
+        Index("ix_jobs_failed_created", "created_at", "id", postgresql_where=text("status IN ('failed', 'cancelled')")),
         Index("ix_jobs_completed_at", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
         {"postgresql_with": {"fillfactor": 80}},  # room on the page for the HOT updates of a job's life
     )
@@ -220,6 +266,30 @@ class JobItem(Base):
         CheckConstraint(
             "(status = 'failed') = (error_code IS NOT NULL AND error IS NOT NULL)", name="failed_has_error"
         ),
+    )
+
+
+class HourOfStatistics(Base):
+    """What ended in one closed hour: a count for each type, state, workspace and bucket of durations.
+
+    ``bucket`` is the place of a duration on a logarithmic scale (``repositories/jobs/statistics.py`` says which);
+    ``seconds`` is the sum of the durations. Jobs of no workspace stand under the empty text. Rows are written once,
+    by the roll-up, and outlive the jobs they counted.
+    """
+
+    __tablename__ = "statistics"
+
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    type: Mapped[str] = mapped_column(primary_key=True)
+    status: Mapped[JobStatus] = mapped_column(primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(primary_key=True)
+    bucket: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    jobs: Mapped[int]
+    seconds: Mapped[float] = mapped_column(Double)
+
+    __table_args__ = (
+        CheckConstraint("status IN ('completed', 'failed', 'cancelled')", name="status_final"),
+        CheckConstraint("jobs >= 1 AND seconds >= 0", name="counts_in_range"),
     )
 
 

@@ -4,8 +4,9 @@ Names and shapes of ``JobCreate``, ``JobUpdate``, ``JobFilters``, ``PaginationPa
 that callers of the older service already use; ``NewJob``, ``Held``, ``Outcome`` and the item shapes are ours.
 """
 
-from datetime import datetime
-from typing import Annotated, Any, NamedTuple, Self
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -27,7 +28,12 @@ def _storable(text: str) -> str:
     return text
 
 
+def _utc(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 Storable = AfterValidator(_storable)
+UtcTime = Annotated[datetime, AfterValidator(_utc)]
 ShortText = Annotated[str, Field(min_length=1, max_length=255), Storable]
 
 
@@ -49,8 +55,11 @@ class NewJob(JobCreate):
         max_attempts: how many errors of the work end the job (1 to 100).
         timeout_seconds: how long one attempt may run (1 to 604,800).
         scheduled_at: not before this time.
-        depends_on: jobs that must complete first; if one fails or is cancelled, this job fails.
-        idempotency_key: a second job with the same key is a ConflictError.
+        depends_on: jobs that must complete first (at most 100).
+        on_parent_failure: what becomes of this job if one of them fails or is cancelled: ``fail``, or ``release`` as
+            if it had completed.
+        idempotency_key: a second job with this key, type, workspace and payload is the first one; with another type,
+            workspace or payload it is a ConflictError.
     """
 
     id: UUID = Field(default_factory=uuid7)
@@ -60,6 +69,7 @@ class NewJob(JobCreate):
     timeout_seconds: int = Field(default=3600, ge=1, le=604_800)
     scheduled_at: datetime | None = None
     depends_on: list[UUID] = Field(default_factory=list, max_length=100)
+    on_parent_failure: Literal["fail", "release"] = "fail"
     idempotency_key: ShortText | None = None
     queue_position: int | None = Field(default=None, ge=1)
 
@@ -83,19 +93,37 @@ class JobUpdate(BaseModel):
 
 
 class JobFilters(BaseModel):
-    """Which jobs to list; all that is given must hold."""
+    """Which jobs to list; all that is given must hold. A list means any of it. Times without a zone are UTC.
+
+    Attributes:
+        status, type, workspace_id, queue, worker_id: what the job has there; of ``worker_id``, the latest.
+        created_after, finished_after: at this time or later. created_before, finished_before: before it.
+        metadata: what the job's metadata contains: these keys with these values, at any depth.
+        error_contains: text in an entry of ``errors`` (at most 200 characters); case does not matter.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     status: JobStatus | list[JobStatus] | None = None
-    type: str | None = None
-    workspace_id: str | None = None
+    type: str | Annotated[list[str], Field(max_length=20)] | None = None
+    workspace_id: str | Annotated[list[str], Field(max_length=1_000)] | None = None
     queue: str | None = None
     worker_id: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
+    created_after: UtcTime | None = None
+    created_before: UtcTime | None = None
+    finished_after: UtcTime | None = None
+    finished_before: UtcTime | None = None
     metadata: dict[str, Any] | None = None
-    error_contains: str | None = Field(default=None, max_length=200)
+    error_contains: Annotated[str, Field(max_length=200), Storable] | None = None
+
+
+class JobSort(StrEnum):
+    """The order of a list of jobs; jobs of the same moment stand in id order. The last two list only final jobs."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    LAST_FINISHED = "last_finished"
+    FIRST_FINISHED = "first_finished"
 
 
 class PaginationParams(BaseModel):

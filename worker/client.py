@@ -248,12 +248,12 @@ class JobClient:
         waiting = [Waiting(new.id, new.type, new.priority)]
         if session is not None:
             (job,) = await JobRepository(session).create_many([new])
-            if _is_due(job):
+            if job.id == new.id and _is_due(job):  # another id: its idempotency key was used before
                 self._hand_over_after_commit(session, waiting)
             return job
         async with self._database.get_transaction() as own:
             (job,) = await JobRepository(own).create_many([new])
-        if _is_due(job):
+        if job.id == new.id and _is_due(job):
             await self._hand_over(waiting)
         return job
 

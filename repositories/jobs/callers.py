@@ -82,6 +82,7 @@ def _report_values(report: JobUpdate, progress: float | None) -> dict[str, Any]:
         "version": case((Job.status != to, Job.version + 1), else_=Job.version),
         "updated_at": NOW,
         "worker_id": CALLER,
+        "scheduled_at": None,
         "attempt": case((starts, Job.attempt + 1), else_=Job.attempt),
         "started_at": case((starts, NOW), else_=Job.started_at),
     }

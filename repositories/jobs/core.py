@@ -23,11 +23,13 @@ from sqlalchemy import (
     column,
     func,
     literal,
+    literal_column,
     select,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.util import AliasedClass
 
 from repositories.base import BaseRepository
 from repositories.errors import InvalidTransitionError, NotFoundError
@@ -36,6 +38,7 @@ from repositories.schemas import MAX_BATCH, Held, JobCreate, JobUpdate, Outcome
 from repositories.states import JobStatus, Verb, sources
 
 NOW = func.clock_timestamp()  # not now(): that is the start of the caller's transaction
+ASKED_AT = func.statement_timestamp()  # the same in conditions: fixed within a statement, so an index can be asked
 
 
 class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
@@ -58,7 +61,10 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         return outcome
 
     async def _settle(self, ended: Mapping[UUID, JobStatus]) -> list[UUID]:
-        """Release the children of completed jobs and fail those of failed or cancelled ones, down the whole chain.
+        """Release or fail the jobs that wait for these, down the whole chain.
+
+        A completed job releases its children. One that failed or was cancelled fails them, or releases those that were
+        written with ``on_parent_failure="release"``.
 
         Returns:
             The ids of children that are now queued.
@@ -68,23 +74,15 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
             released += await self._release(completed)
         lost = [job_id for job_id, status in ended.items() if status is not JobStatus.COMPLETED]
         while lost:
+            released += await self._release(lost, Job.on_parent_failure == "release")
             lost = await self._abandon(lost)
         return released
 
-    async def _release(self, parents: Sequence[UUID]) -> list[UUID]:
-        """Count finished parents off their waiting children; a child without any left is queued."""
-        done = literal(list(parents), ARRAY(Uuid))
-        parent = func.unnest(Job.depends_on).column_valued("parent")
-        finished_now = select(func.count()).where(parent == any_(done)).scalar_subquery()
-        waiting = (
-            select(Job.id, finished_now.label("finished"))
-            .where(Job.status == JobStatus.PENDING, Job.depends_on.overlap(done))
-            .order_by(Job.id)
-            .with_for_update()
-            .cte("waiting")
-        )
+    async def _release(self, parents: Sequence[UUID], *only: ColumnElement[bool]) -> list[UUID]:
+        """Count ended parents off their waiting children; a child without any left is queued."""
+        waiting = _children(parents, [JobStatus.PENDING], *only)
         # The arithmetic is on the row as it is once locked, so two parents that finish at once both count.
-        left = Job.parents_left - waiting.c.finished
+        left = Job.parents_left - waiting.c.parents
         rows = await self.session.execute(
             update(Job)
             .where(Job.id == waiting.c.id, Job.status.in_(sources(Verb.RELEASE, JobStatus.QUEUED)))
@@ -100,19 +98,26 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         )
         return [job_id for job_id, status in rows if status is JobStatus.QUEUED]
 
-    async def _abandon(self, parents: Sequence[UUID]) -> list[UUID]:
-        """Fail the children that wait for ``parents``; return those that have children of their own."""
-        ended = literal(list(parents), ARRAY(Uuid))
-        waiting = (
-            select(Job.id)
-            .where(Job.status.in_(sources(Verb.ABANDON, JobStatus.FAILED)), Job.depends_on.overlap(ended))
-            .order_by(Job.id)
-            .with_for_update()
-            .cte("waiting")
+    async def _wait_again(self, parents: Sequence[UUID]) -> None:
+        """Let children that still wait for others wait for these parents too, which had ended and run again.
+
+        Without it such a parent would be counted off twice, and a child released while another parent still runs.
+        """
+        waiting = _children(parents, [JobStatus.PENDING])
+        await self.session.execute(
+            update(Job)
+            .where(Job.id == waiting.c.id, Job.status == JobStatus.PENDING)
+            .values(parents_left=Job.parents_left + waiting.c.parents, version=Job.version + 1, updated_at=NOW)
+            .execution_options(synchronize_session=False)
         )
+
+    async def _abandon(self, parents: Sequence[UUID]) -> list[UUID]:
+        """Fail the children that cannot run without ``parents``; return those that have children of their own."""
+        allowed = sources(Verb.ABANDON, JobStatus.FAILED)
+        waiting = _children(parents, allowed, Job.on_parent_failure == "fail")
         rows = await self.session.execute(
             update(Job)
-            .where(Job.id == waiting.c.id, Job.status.in_(sources(Verb.ABANDON, JobStatus.FAILED)))
+            .where(Job.id == waiting.c.id, Job.status.in_(allowed))
             .values(
                 final_values(JobStatus.FAILED)
                 | {
@@ -155,6 +160,35 @@ def check_batch(size: int, verb: str) -> None:
     """
     if size > MAX_BATCH:
         raise ValueError(f"cannot {verb} {size} jobs at once: at most {MAX_BATCH}")
+
+
+def in_state(*states: str, job: type[Job] | AliasedClass[Job] = Job) -> ColumnElement[bool]:
+    """The rows in one of these states, spelled out in the statement: a partial index serves no parameter."""
+    return job.status.in_([literal(str(state), Text, literal_execute=True) for state in states])
+
+
+def queued_and_due(job: type[Job] | AliasedClass[Job] = Job) -> ColumnElement[bool]:
+    """The jobs that stand in a queue: what is scheduled for later does not. Spelled as the partial index has it."""
+    return and_(in_state(JobStatus.QUEUED, job=job), job.scheduled_at.is_(None))
+
+
+def _children(parents: Sequence[UUID], states: Sequence[str], *only: ColumnElement[bool]) -> CTE:
+    """Lock, in id order, the jobs in ``states`` that depend on ``parents``, with how many of these each has."""
+    ended = literal(list(parents), ARRAY(Uuid))
+    parent = func.unnest(Job.depends_on).column_valued("parent")
+    return (
+        select(Job.id, select(func.count()).where(parent == any_(ended)).scalar_subquery().label("parents"))
+        # The first two conditions are those of the partial index.
+        .where(
+            in_state(*states),
+            func.cardinality(Job.depends_on) > literal_column("0"),
+            Job.depends_on.overlap(ended),
+            *only,
+        )
+        .order_by(Job.id)
+        .with_for_update()
+        .cte("waiting")
+    )
 
 
 def named(ids: Collection[UUID]) -> ColumnElement[bool]:

@@ -1,19 +1,24 @@
-"""Writing new jobs. A runnable job begins as ``queued``; one that waits, or has no payload, as ``pending``."""
+"""Writing new jobs. A runnable job begins as ``queued``; one that waits, or has no payload, as ``pending``.
 
-from collections.abc import Sequence
+Writing again what is there already is no error: a job is known by its id, or by its idempotency key.
+"""
+
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, Uuid, case, cast, column, func, literal, select, update
+from sqlalchemy import ARRAY, Text, Uuid, any_, case, cast, collate, column, func, literal, not_, select, update
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, insert
 
-from repositories.errors import NotFoundError, translated
+from repositories.errors import ConflictError, NotFoundError, translated
 from repositories.jobs.core import NOW, JobStatements, named
 from repositories.models import Job
 from repositories.schemas import NewJob
 from repositories.states import JobStatus
 
 _CHUNK = 5_000
+_MAX_GENERATIONS = 100
+_KEY_RULE = "uq_jobs_idempotency_key"
 
 _PARENT_FAILED = {
     "attempt": 0,
@@ -41,13 +46,16 @@ class Creating(JobStatements):
             fields: further fields of :class:`NewJob`. Without ``payload`` the job is caller-driven: it stays
                 ``pending`` until :meth:`update_job_status` reports on it, and no worker ever takes it.
 
+        Returns:
+            The job; with an ``idempotency_key`` that was used before, the job that was written then.
+
         Raises:
             pydantic.ValidationError: a field is out of its range.
-            ConflictError: the id or the idempotency key is taken.
+            ConflictError: the id is taken, or the idempotency key, by a job with another payload.
             NotFoundError: a job it depends on does not exist.
         """
         new = NewJob(type=job_type, workspace_id=workspace_id, metadata=metadata or {}, **fields)
-        if new.depends_on:
+        if new.depends_on or new.idempotency_key is not None:
             (job,) = await self.create_many([new])
             return job
         runnable = new.payload is not None
@@ -66,23 +74,53 @@ class Creating(JobStatements):
     async def create_many(self, jobs: Sequence[NewJob]) -> list[Job]:
         """Write many jobs, one statement for each 5,000; a job whose id is there already is left as it is.
 
-        A job may depend on an earlier one of the same call. A job with a parent that failed or was cancelled is written
-        as ``failed``.
+        A job whose idempotency key is there already is the one that was written with it, also if both are being
+        written at this moment: the later writer waits for the earlier one's commit. A job may depend on an earlier one
+        of the same call. A job with a parent that failed or was cancelled is written as ``failed``, unless it is to be
+        released by that.
 
         Returns:
             The jobs as the database holds them, in the order given.
 
         Raises:
-            ConflictError: an idempotency key is taken; nothing is written.
+            ConflictError: an idempotency key is taken by a job with another type, workspace or payload; nothing is
+                written.
             NotFoundError: a job that one depends on does not exist; nothing is written.
+            ValueError: more than 100 jobs of the call wait one for another in a chain.
         """
+        generations = _generations(jobs)
+        ids = {new.id: new.id for new in jobs}
+        keyed = any(new.idempotency_key is not None for new in jobs)
         with translated():
-            parents = await self._mark_parents(jobs)
-            family = {parent for new in jobs for parent in new.depends_on}
-            for start in range(0, len(jobs), _CHUNK):
-                chunk = jobs[start : start + _CHUNK]
-                await self._insert([_row(new, parents, has_dependents=new.id in family) for new in chunk])
-            return await self.get_many([new.id for new in jobs])
+            parents = await self._mark_parents({parent for new in jobs for parent in new.depends_on} - ids.keys())
+            if keyed:
+                async with self.session.begin_nested():  # a conflict leaves nothing of the others behind
+                    await self._write(generations, ids, parents)
+            else:
+                await self._write(generations, ids, parents)
+            written = await self.get_many([ids[new.id] for new in jobs])
+        if len(written) < len(jobs):
+            raise ConflictError("", "a job with the same id or key was deleted at this moment: write it again")
+        return written
+
+    async def _write(
+        self, generations: Sequence[Sequence[NewJob]], ids: dict[UUID, UUID], parents: dict[UUID, JobStatus]
+    ) -> None:
+        """Write parents before their children; ``ids`` maps each new job's id to the id it has on the record."""
+        for generation in generations:
+            own = {ids[parent] for new in generation for parent in new.depends_on if parent in ids}
+            if own:
+                parents = parents | await self._mark_parents(own)
+            rows = []
+            for new in generation:
+                depends_on = list(dict.fromkeys(ids.get(parent, parent) for parent in new.depends_on))
+                rows.append(_row(new.model_copy(update={"depends_on": depends_on}), parents))
+            # In one order whoever writes them: of two that write the same keys, one waits for the other, never both.
+            rows.sort(key=lambda row: (row["idempotency_key"] is None, row["idempotency_key"] or "", row["id"]))
+            for start in range(0, len(rows), _CHUNK):
+                await self._insert(rows[start : start + _CHUNK])
+            if keyed := [new for new in generation if new.idempotency_key is not None]:
+                ids |= await self._written_before(keyed)
 
     async def _insert(self, rows: Sequence[dict[str, Any]]) -> None:
         """Insert rows that travel as one JSON parameter, so the statement is the same for one row and for thousands."""
@@ -106,23 +144,51 @@ class Creating(JobStatements):
         }
         await self.session.execute(
             insert(Job)
-            .from_select(list(values), select(*values.values()).order_by(new.c.id))
-            .on_conflict_do_nothing(index_elements=[Job.id])
+            .from_select(
+                list(values),
+                select(*values.values()).order_by(collate(new.c.idempotency_key, "C").nulls_last(), new.c.id),
+            )
+            .on_conflict_do_nothing()  # the same id, or the same key: waits for another writer of it
         )
 
-    async def _mark_parents(self, jobs: Sequence[NewJob]) -> dict[UUID, JobStatus]:
+    async def _written_before(self, keyed: Sequence[NewJob]) -> dict[UUID, UUID]:
+        """Map the ids of jobs whose keys were used before to the ids of the jobs that have them.
+
+        Raises:
+            ConflictError: a key belongs to a job with another type, workspace or payload.
+        """
+        keys = {str(new.idempotency_key) for new in keyed}
+        statement = select(Job.idempotency_key, Job.id, Job.type, Job.workspace_id, Job.payload).where(
+            Job.idempotency_key == any_(literal(sorted(keys), ARRAY(Text)))
+        )
+        if len(keys) == len(keyed):  # usually; a payload is read back only if it has to be compared
+            statement = statement.where(not_(named([new.id for new in keyed])))
+        rows = await self.session.execute(statement)
+        found = {row.idempotency_key: row for row in rows}
+        before: dict[UUID, UUID] = {}
+        for new in keyed:
+            row = found.get(new.idempotency_key)
+            if row is None or row.id == new.id:
+                continue
+            given = new.model_dump(mode="json")
+            differs = [name for name in ("type", "workspace_id", "payload") if getattr(row, name) != given[name]]
+            if differs:
+                detail = f"job {row.id} has this key and another {' and '.join(differs)}: another job needs another key"
+                raise ConflictError(_KEY_RULE, detail, "idempotency_key", str(new.idempotency_key))
+            before[new.id] = row.id
+        return before
+
+    async def _mark_parents(self, parents: Collection[UUID]) -> dict[UUID, JobStatus]:
         """Note on each parent that it has dependents, and return where each stands.
 
         The mark locks the parent until the caller commits, so that it cannot finish without seeing this child.
+
+        Raises:
+            NotFoundError: one does not exist.
         """
-        states: dict[UUID, JobStatus] = {}
-        outside: set[UUID] = set()
-        for new in jobs:
-            outside |= {parent for parent in new.depends_on if parent not in states}
-            states[new.id] = JobStatus.PENDING
-        if not outside:
-            return states
-        ordered = select(Job.id).where(named(outside)).order_by(Job.id).with_for_update().cte("parents")
+        if not parents:
+            return {}
+        ordered = select(Job.id).where(named(parents)).order_by(Job.id).with_for_update().cte("parents")
         rows = await self.session.execute(
             update(Job)
             .where(Job.id == ordered.c.id)
@@ -131,26 +197,50 @@ class Creating(JobStatements):
             .execution_options(synchronize_session=False)
         )
         found = {job_id: status for job_id, status in rows}  # noqa: C416 - dict() cannot take typed rows
-        if missing := outside - found.keys():
+        if missing := set(parents) - found.keys():
             raise NotFoundError("job", min(missing))
-        return states | found
+        return found
 
 
-def _row(new: NewJob, parents: dict[UUID, JobStatus], *, has_dependents: bool) -> dict[str, Any]:
+def _generations(jobs: Sequence[NewJob]) -> list[list[NewJob]]:
+    """The jobs in the order they can be written: each after those of the same call that it depends on.
+
+    Raises:
+        ValueError: they form a chain that is too long.
+        NotFoundError: one depends on itself or on a later one.
+    """
+    depth: dict[UUID, int] = {}
+    generations: list[list[NewJob]] = []
+    asked = {new.id for new in jobs}
+    for new in jobs:
+        own = [parent for parent in new.depends_on if parent in asked]
+        if later := [parent for parent in own if parent not in depth or parent == new.id]:
+            raise NotFoundError("job", later[0])
+        depth[new.id] = 1 + max((depth[parent] for parent in own), default=-1)
+        if depth[new.id] >= _MAX_GENERATIONS:
+            raise ValueError(f"more than {_MAX_GENERATIONS} jobs of one call wait one for another: write them in parts")
+        if depth[new.id] == len(generations):
+            generations.append([])
+        generations[depth[new.id]].append(new)
+    return generations
+
+
+def _row(new: NewJob, parents: dict[UUID, JobStatus]) -> dict[str, Any]:
     """A new job as JSON columns; its parents decide whether it is queued, waits or can never run."""
-    states = [parents[parent] for parent in set(new.depends_on)]
+    states = [parents[parent] for parent in new.depends_on]
     waits_for = sum(not state.is_final for state in states)
-    hopeless = any(state.is_final and state is not JobStatus.COMPLETED for state in states)
+    lost = any(state.is_final and state is not JobStatus.COMPLETED for state in states)
+    hopeless = lost and new.on_parent_failure == "fail"
     if hopeless:
         status = JobStatus.FAILED
     elif waits_for or new.payload is None:
         status = JobStatus.PENDING
     else:
         status = JobStatus.QUEUED
-    return new.model_dump(mode="json") | {
-        "depends_on": [str(parent) for parent in dict.fromkeys(new.depends_on)],
+    given = new.model_dump(mode="json")
+    return given | {
+        "scheduled_at": None if hopeless else given["scheduled_at"],
         "status": str(status),
         "parents_left": 0 if hopeless else waits_for,
-        "has_dependents": has_dependents,
         "errors": [_PARENT_FAILED] if hopeless else [],
     }

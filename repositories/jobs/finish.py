@@ -86,5 +86,6 @@ class Finishing(JobStatements):
         if error is not None:
             values |= {"failures": Job.failures + 1, "errors": with_error(error.code, error.message)}
         with translated():
-            outcome = await self._apply(update(Job).where(Job.id == ours.c.id).values(values))
+            # A caller's own job has no payload and stands in no queue.
+            outcome = await self._apply(update(Job).where(Job.id == ours.c.id, Job.payload.is_not(None)).values(values))
             return await self._refuse(outcome, {job.job_id: (JobStatus.QUEUED, job.attempt) for job in held})

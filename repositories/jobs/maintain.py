@@ -1,21 +1,20 @@
-"""What keeps the record moving when something died or its time has come: rescue, staging, clean-up.
+"""What keeps the record moving when something died or its time has come: rescue and staging.
 
 Each is bounded by ``limit`` and safe to run in every worker at once: rows another one is looking at are skipped.
 """
 
 from collections.abc import Collection
-from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import case, delete, func, literal, select, update
+from sqlalchemy import case, func, literal, select, update
 from sqlalchemy.sql import ColumnElement
 
 from repositories.errors import translated
-from repositories.jobs.core import NOW, JobStatements, named, with_error
+from repositories.jobs.core import ASKED_AT, NOW, JobStatements, named, with_error
 from repositories.models import CALLER, Job
 from repositories.schemas import Outcome
-from repositories.states import FINAL, JobStatus
+from repositories.states import JobStatus
 
 
 class Waiting(NamedTuple):
@@ -30,7 +29,7 @@ _WAITING = (Job.id, Job.type, Job.priority)
 
 
 class Maintaining(JobStatements):
-    """Rescue, stage, read what waits, clean up."""
+    """Rescue, stage, read what waits."""
 
     async def rescue(self, limit: int = 1_000) -> Outcome:
         """Take jobs whose lease ran out from workers that are gone.
@@ -86,7 +85,7 @@ class Maintaining(JobStatements):
             .where(
                 Job.status == literal(JobStatus.QUEUED, literal_execute=True),
                 Job.scheduled_at.is_not(None),
-                Job.scheduled_at <= NOW,
+                Job.scheduled_at <= ASKED_AT,
             )
             .order_by(Job.scheduled_at)
             .limit(limit)
@@ -129,41 +128,3 @@ class Maintaining(JobStatements):
                     select(Job.id).where(named(ids), Job.status.in_([JobStatus.QUEUED, JobStatus.PROCESSING]))
                 )
             )
-
-    async def cleanup(self, older_than: timedelta, limit: int = 1_000) -> int:
-        """Delete at most ``limit`` jobs that ended longer ago than ``older_than``, oldest first, with their items.
-
-        Returns:
-            How many were deleted; less than ``limit`` means that none is left.
-        """
-        old = (
-            select(Job.id)
-            .where(Job.completed_at < NOW - older_than, Job.status.in_(sorted(FINAL)))
-            .order_by(Job.completed_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-            .cte("old")
-        )
-        with translated():
-            gone = await self.session.scalars(
-                delete(Job)
-                .where(Job.id.in_(select(old.c.id)))
-                .returning(Job.id)
-                .execution_options(synchronize_session=False)
-            )
-            return len(gone.all())
-
-    async def cleanup_old_jobs(self, older_than_days: int) -> int:
-        """Delete all jobs that ended more than ``older_than_days`` (0 or more) days ago; return how many.
-
-        Raises:
-            ValueError: ``older_than_days`` is negative.
-        """
-        if older_than_days < 0:
-            raise ValueError(f"older_than_days must be 0 or more, not {older_than_days}")
-        total, batch = 0, 1_000
-        while True:
-            gone = await self.cleanup(timedelta(days=older_than_days), batch)
-            total += gone
-            if gone < batch:
-                return total

@@ -1,87 +1,96 @@
-"""Reading jobs: one, a page, where they stand in the queue, and what they add up to."""
+"""Reading jobs: one, a page by number or by cursor. Counts and places in the queue have modules of their own."""
 
-from collections.abc import Collection, Sequence
-from datetime import timedelta
-from typing import Any
+from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Text, case, cast, func, select
+from sqlalchemy import ColumnElement, Select, Text, cast, select
 from sqlalchemy.orm import defer
 
-from repositories.base import as_uuid
 from repositories.errors import translated
-from repositories.jobs.core import NOW, JobStatements, named
+from repositories.filters import Field, field_of
+from repositories.jobs.core import JobStatements, in_state, named
 from repositories.models import Job
-from repositories.schemas import JobFilters, JobStatistics, PaginationParams
-from repositories.states import FINAL, JobStatus
+from repositories.pagination import CursorPage, Relationships, Sorted
+from repositories.schemas import JobFilters, JobSort, PaginationParams
+from repositories.states import JobStatus
 
-_ACTIVE = (JobStatus.PENDING, JobStatus.QUEUED, JobStatus.PROCESSING)
+LIVE = (JobStatus.PENDING, JobStatus.QUEUED, JobStatus.PROCESSING)
+
+
+class _FinishedAt(Field):
+    """When jobs ended, in lists of ended jobs: all have it, so no rule for the others keeps an index from serving."""
+
+    @property
+    def nullable(self) -> bool:
+        return False
 
 
 class Reading(JobStatements):
     """Everything here only reads."""
 
-    async def list_jobs_with_filters(self, filters: JobFilters, pagination: PaginationParams) -> tuple[list[Job], int]:
-        """Return a page of jobs, newest first, and how many match in all."""
-        statement = select(Job)
-        equal = {Job.type: filters.type, Job.workspace_id: filters.workspace_id, Job.queue: filters.queue}
-        equal[Job.worker_id] = filters.worker_id
-        statement = statement.where(*(column == value for column, value in equal.items() if value is not None))
-        if filters.status is not None:
-            wanted = filters.status if isinstance(filters.status, list) else [filters.status]
-            statement = statement.where(Job.status.in_(wanted))
-        if filters.created_after is not None:
-            statement = statement.where(Job.created_at >= filters.created_after)
-        if filters.created_before is not None:
-            statement = statement.where(Job.created_at < filters.created_before)
-        if filters.metadata is not None:
-            statement = statement.where(Job.job_metadata.contains(filters.metadata))
-        if filters.error_contains is not None:
-            statement = statement.where(cast(Job.errors, Text).icontains(filters.error_contains, autoescape=True))
-        return await self._page(statement, pagination, Job.created_at.desc(), Job.id.desc())
+    async def list_jobs_with_filters(
+        self,
+        filters: JobFilters,
+        pagination: PaginationParams,
+        load_relationships: Relationships = False,  # noqa: FBT002 - the public shape of the parameter
+        sort: JobSort = JobSort.NEWEST,
+    ) -> tuple[list[Job], int]:
+        """Return a page of jobs, newest first unless ``sort`` says otherwise, and how many match in all.
+
+        The total is counted anew for each page; :meth:`list_jobs_after` needs none and costs the same on every page.
+
+        Args:
+            filters: which jobs.
+            pagination: which page of them.
+            load_relationships: ``True`` loads each job's ``items`` with one more statement for the page.
+            sort: their order.
+        """
+        statement = _matching(self._select(load_relationships), filters, sort)
+        return await self._page(statement, pagination, *(column.clause() for column in _order(sort)))
+
+    async def list_jobs_after(
+        self,
+        filters: JobFilters,
+        cursor: str | None = None,
+        size: int = 20,
+        load_relationships: Relationships = False,  # noqa: FBT002 - the public shape of the parameter
+        sort: JobSort = JobSort.NEWEST,
+    ) -> CursorPage[Job]:
+        """Return the jobs that match and stand after ``cursor``, in one statement.
+
+        Jobs that are written meanwhile move none of the others to another page.
+
+        Args:
+            filters: which jobs; the same for every page.
+            cursor: ``next_cursor`` of the page before; ``None`` to begin.
+            size: 1 to 1,000 jobs.
+            load_relationships: as in :meth:`list_jobs_with_filters`.
+            sort: their order; the same for every page.
+
+        Raises:
+            InvalidCursorError: ``cursor`` is none of this order's.
+            ValueError: ``size`` is out of range.
+        """
+        return await self._after(_matching(self._select(load_relationships), filters, sort), _order(sort), cursor, size)
+
+    async def get_job_with_results(self, job_id: UUID | str) -> Job | None:
+        """Return the job with its ``items`` loaded; ``None`` if there is none."""
+        return await self.get_by_id(job_id, load_relationships=["items"])
 
     async def get_jobs_by_workspace(
         self, workspace_id: str, status: JobStatus | None = None, limit: int | None = None
     ) -> list[Job]:
-        """Return a workspace's jobs, newest first."""
-        statement = select(Job).where(Job.workspace_id == workspace_id).order_by(Job.id.desc())
-        if status is not None:
-            statement = statement.where(Job.status == status)
+        """Return a workspace's jobs, newest first; all of them without ``limit``."""
+        filters = JobFilters(workspace_id=workspace_id, status=status)
+        statement = _matching(select(Job), filters, JobSort.NEWEST)
         with translated():
-            return list(await self.session.scalars(statement.limit(limit)))
+            return list(await self.session.scalars(_sorted(statement, JobSort.NEWEST).limit(limit)))
 
     async def get_active_jobs(self, job_type: str | None = None) -> list[Job]:
         """Return the jobs that are not final (pending, queued, processing), oldest first."""
-        statement = select(Job).where(Job.status.in_(_ACTIVE)).order_by(Job.id)
-        if job_type is not None:
-            statement = statement.where(Job.type == job_type)
+        statement = _matching(select(Job), JobFilters(status=list(LIVE), type=job_type), JobSort.OLDEST)
         with translated():
-            return list(await self.session.scalars(statement))
-
-    async def queue_positions(self, ids: Collection[UUID]) -> dict[UUID, int]:
-        """Return where queued jobs stand in their queue, from 1, in one statement; others are left out.
-
-        This is the order on the record: priority, then age. What a worker takes next is Redis's order: the same,
-        unless something was put back.
-        """
-        ranked = (
-            select(
-                Job.id,
-                func.row_number()
-                .over(partition_by=Job.queue, order_by=(Job.priority, Job.queued_at, Job.id))
-                .label("rank"),
-            )
-            .where(Job.status == JobStatus.QUEUED, Job.scheduled_at.is_(None))
-            .subquery()
-        )
-        with translated():
-            rows = await self.session.execute(select(ranked.c.id, ranked.c.rank).where(ranked.c.id.in_(ids)))
-            return {job_id: rank for job_id, rank in rows}  # noqa: C416 - dict() cannot take typed rows
-
-    async def get_job_queue_position(self, job_id: UUID | str) -> int | None:
-        """Return where the job stands in its queue, from 1; ``None`` if it does not wait there."""
-        key = as_uuid(job_id)
-        return None if key is None else (await self.queue_positions([key])).get(key)
+            return list(await self.session.scalars(_sorted(statement, JobSort.OLDEST)))
 
     async def snapshot(self, ids: Sequence[UUID]) -> list[Job]:
         """Return these jobs without payload and result: what watching many of them needs."""
@@ -95,39 +104,43 @@ class Reading(JobStatements):
             found = {job.id: job for job in rows}
         return [found[job_id] for job_id in ids if job_id in found]
 
-    async def get_job_statistics(self, workspace_id: str | None = None, days: int = 30) -> dict[str, Any]:
-        """Return what the jobs created in the last ``days`` days add up to, as :class:`JobStatistics` fields."""
-        finished = Job.status.in_(sorted(FINAL))
-        seconds = func.extract("epoch", Job.completed_at - Job.started_at)
-        statement = (
-            select(
-                Job.status,
-                Job.type,
-                func.count(),
-                func.sum(case((finished, seconds))),
-                func.count(case((finished, seconds))),
-            )
-            .where(Job.created_at >= NOW - timedelta(days=days))
-            .group_by(Job.status, Job.type)
+
+def _matching(statement: Select[tuple[Job]], filters: JobFilters, sort: JobSort) -> Select[tuple[Job]]:
+    conditions: list[ColumnElement[bool]] = [
+        column.in_(wanted) if isinstance(wanted, list) else column == wanted
+        for column, wanted in (
+            (Job.type, filters.type),
+            (Job.workspace_id, filters.workspace_id),
+            (Job.queue, filters.queue),
+            (Job.worker_id, filters.worker_id),
         )
-        if workspace_id is not None:
-            statement = statement.where(Job.workspace_id == workspace_id)
-        by_status = dict.fromkeys(map(str, JobStatus), 0)
-        by_type: dict[str, int] = {}
-        total_seconds, timed = 0.0, 0
-        with translated():
-            for status, kind, count, spent, measured in await self.session.execute(statement):
-                by_status[str(status)] += count
-                by_type[kind] = by_type.get(kind, 0) + count
-                total_seconds += float(spent or 0)
-                timed += measured
-        ended = sum(by_status[str(status)] for status in FINAL)
-        return JobStatistics(
-            period_days=days,
-            workspace_id=workspace_id,
-            total_jobs=sum(by_status.values()),
-            status_counts=by_status,
-            type_counts=by_type,
-            average_processing_time_seconds=total_seconds / timed if timed else None,
-            success_rate=100 * by_status["completed"] / ended if ended else None,
-        ).model_dump()
+        if wanted is not None
+    ]
+    if filters.status is not None:
+        conditions.append(in_state(*(filters.status if isinstance(filters.status, list) else [filters.status])))
+    if filters.created_after is not None:
+        conditions.append(Job.created_at >= filters.created_after)
+    if filters.created_before is not None:
+        conditions.append(Job.created_at < filters.created_before)
+    if filters.finished_after is not None:
+        conditions.append(Job.completed_at >= filters.finished_after)
+    if filters.finished_before is not None:
+        conditions.append(Job.completed_at < filters.finished_before)
+    if filters.metadata is not None:
+        conditions.append(Job.job_metadata.contains(filters.metadata))
+    if filters.error_contains is not None:
+        conditions.append(cast(Job.errors, Text).icontains(filters.error_contains, autoescape=True))
+    if sort in {JobSort.LAST_FINISHED, JobSort.FIRST_FINISHED}:
+        conditions.append(Job.completed_at.is_not(None))
+    return statement.where(*conditions)
+
+
+def _order(sort: JobSort) -> list[Sorted]:
+    finished = sort in {JobSort.LAST_FINISHED, JobSort.FIRST_FINISHED}
+    by = _FinishedAt(**vars(field_of(Job, "completed_at"))) if finished else field_of(Job, "created_at")
+    descending = sort in {JobSort.NEWEST, JobSort.LAST_FINISHED}
+    return [Sorted(by, descending), Sorted(field_of(Job, "id"), descending)]
+
+
+def _sorted(statement: Select[tuple[Job]], sort: JobSort) -> Select[tuple[Job]]:
+    return statement.order_by(*(column.clause() for column in _order(sort)))

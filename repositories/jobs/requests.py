@@ -96,7 +96,17 @@ class Asking(JobStatements):
             "updated_at": NOW,
         }
         with translated():
-            outcome = await self._apply(update(Job).where(Job.id == found.c.id, Job.status.in_(allowed)).values(values))
+            rows = await self.session.execute(
+                update(Job)
+                .where(Job.id == found.c.id, Job.status.in_(allowed))
+                .values(values)
+                .returning(Job.id, Job.has_dependents)
+                .execution_options(synchronize_session=False)
+            )
+            moved = {row.id: row.has_dependents for row in rows}
+            outcome = Outcome(moved=dict.fromkeys(moved, JobStatus.QUEUED), released=list(moved))
+            if again := [job_id for job_id, has_dependents in moved.items() if has_dependents]:
+                await self._wait_again(again)
             if outcome.moved:
                 await self.session.execute(
                     update(JobItem)
@@ -111,5 +121,4 @@ class Asking(JobStatements):
                     )
                     .execution_options(synchronize_session=False)
                 )
-            outcome.released = list(outcome.moved)
             return await self._refuse(outcome, dict.fromkeys(ids, (JobStatus.QUEUED, None)))

@@ -5,6 +5,7 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.types import UserDefinedType
 
 from repositories.models import Base
 from repositories.settings import DatabaseSettings
@@ -13,11 +14,37 @@ from repositories.settings import DatabaseSettings
 UNMAPPED = {("column", "embedding"), ("index", "ix_passages_embedding")}
 
 
+class Vector(UserDefinedType[object]):
+    """Names pgvector's type when the tables are compared, so that SQLAlchemy does not warn of one it does not know."""
+
+    cache_ok = True
+
+    def __init__(self, dimensions: str | None = None) -> None:
+        self.dimensions = dimensions
+
+
 def run(connection: Connection) -> None:
-    """Run the steps in the caller's transaction, or in one of their own."""
+    """Run each step in a transaction of its own; a step may leave it to build an index concurrently.
+
+    The connection must not be in a transaction. Its statement timeout is off meanwhile: an index of a big table takes
+    as long as it takes.
+    """
+    connection.dialect.ischema_names["vector"] = Vector  # type: ignore[attr-defined]  # PostgreSQL's dialect has it
+    connection.exec_driver_sql("SET statement_timeout = 0")
+    connection.commit()
+    try:
+        _run_steps(connection)
+    finally:
+        connection.rollback()
+        connection.exec_driver_sql("RESET statement_timeout")
+        connection.commit()
+
+
+def _run_steps(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
+        transaction_per_migration=True,
         include_object=lambda _, name, kind, *__: (kind, name) not in UNMAPPED,
     )
     with context.begin_transaction():
@@ -30,7 +57,7 @@ async def connect_and_run() -> None:
     if url is None:
         raise SystemExit("DATABASE_URL is not set: export it, or use `worker db upgrade`")
     engine = create_async_engine(url.get_secret_value())
-    async with engine.begin() as connection:
+    async with engine.connect() as connection:
         await connection.run_sync(run)
     await engine.dispose()
 

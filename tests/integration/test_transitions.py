@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from repositories.database import DatabaseManager
-from repositories.errors import ConflictError, InvalidTransitionError, NotFoundError
+from repositories.errors import InvalidTransitionError, NotFoundError
 from repositories.jobs import JobRepository
 from repositories.models import Job
 from repositories.schemas import MAX_BATCH, Finish, Held, Outcome
@@ -252,15 +252,6 @@ async def test_writing_the_same_job_twice_is_one_job(jobs: JobRepository) -> Non
 
     assert again.job_metadata == {"round": 1}
     assert await jobs.count() == 1
-
-
-async def test_an_idempotency_key_is_taken_once(jobs: JobRepository) -> None:
-    await queued_jobs(jobs, idempotency_key="order-17")
-
-    with pytest.raises(ConflictError, match="already has this idempotency key") as caught:
-        await queued_jobs(jobs, idempotency_key="order-17")
-
-    assert caught.value.constraint == "uq_jobs_idempotency_key"
 
 
 async def test_ten_thousand_jobs_are_written_in_two_statements(jobs: JobRepository, statements: list[str]) -> None:

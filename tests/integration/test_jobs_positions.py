@@ -1,0 +1,133 @@
+"""Where jobs stand in their queue, and how long they may still wait."""
+
+import json
+import random
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from repositories.database import DatabaseManager
+from repositories.jobs import JobRepository
+from repositories.models import Job
+from repositories.schemas import MAX_BATCH, Finish
+from repositories.states import JobStatus
+from tests.factories import held, new_job, queued_jobs, running_jobs
+
+RANKS = """
+SELECT id, row_number() OVER (PARTITION BY queue ORDER BY priority, queued_at, id) AS rank
+FROM jobs WHERE status = 'queued' AND scheduled_at IS NULL
+"""
+MANY = """
+INSERT INTO jobs (id, type, status, payload, queued_at, priority)
+SELECT gen_random_uuid(), 'document_upload', 'queued', '{}', now() + number * interval '1 millisecond', 5
+FROM generate_series(1, 20000) AS number
+"""
+
+
+async def _mixed_queue(session: AsyncSession, jobs: JobRepository, count: int) -> list[Job]:
+    """Jobs of two queues and every priority, some of the same moment, some scheduled, some that run."""
+    dice = random.Random(7)  # noqa: S311 - it shuffles, and hides nothing
+    made = await jobs.create_many([new_job(priority=dice.randint(0, 9)) for _ in range(count)])
+    ids = [job.id for job in made]
+    moments = "UPDATE jobs SET queued_at = date_trunc('second', queued_at), queue = 'side' WHERE id = ANY(:ids)"
+    await session.execute(text(moments), {"ids": dice.sample(ids, count // 3)})
+    later = "UPDATE jobs SET scheduled_at = now() + interval '1 hour' WHERE id = ANY(:ids)"
+    await session.execute(text(later), {"ids": dice.sample(ids, count // 10)})
+    await jobs.claim(dice.sample(ids, count // 10), "worker-1", timedelta(minutes=1))
+    return made
+
+
+@pytest.mark.parametrize("asked", [1, 7, 300])
+async def test_positions_are_the_ranks_of_the_whole_queue(
+    session: AsyncSession, jobs: JobRepository, statements: list[str], asked: int
+) -> None:
+    made = await _mixed_queue(session, jobs, 300)
+    ranks = {row.id: row.rank for row in await session.execute(text(RANKS))}
+    ids = [job.id for job in made][:: len(made) // asked]
+    statements.clear()
+
+    positions = await jobs.queue_positions(ids)
+
+    assert positions == {job_id: ranks[job_id] for job_id in ids if job_id in ranks}
+    assert len(statements) == 1
+
+
+async def test_a_position_reads_only_what_stands_before_it(database: DatabaseManager, statements: list[str]) -> None:
+    async with database.get_transaction() as session:
+        await session.execute(text(MANY))
+    async with database.engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("VACUUM ANALYZE jobs"))
+    async with database.get_session() as session:
+        place = "SELECT id FROM jobs ORDER BY priority, queued_at, id OFFSET 99 LIMIT 1"
+        job_id = (await session.execute(text(place))).scalar_one()
+        assert await JobRepository(session).queue_positions([job_id]) == {job_id: 100}
+        plan = await _explain(session, statements[-1], job_id)
+
+    scan = next(node for node in _nodes(plan) if node.get("Index Name") == "ix_jobs_queue_order")
+    assert scan["Actual Rows"] == 100
+
+
+async def test_a_wait_is_estimated_from_the_pace_of_the_queue(
+    session: AsyncSession, jobs: JobRepository, statements: list[str]
+) -> None:
+    done = await running_jobs(jobs, 30)
+    await jobs.finish([Finish(job, JobStatus.COMPLETED) for job in held(*done)])
+    long_ago = "UPDATE jobs SET completed_at = completed_at - interval '1 hour' WHERE id = :id"
+    await session.execute(text(long_ago), {"id": done[0].id})
+    first, second = await queued_jobs(jobs, 2)
+    (running,) = await running_jobs(jobs)
+    statements.clear()
+
+    waits = await jobs.estimate_waits([first.id, second.id, running.id], timedelta(seconds=290))
+
+    assert len(statements) == 1
+    assert set(waits) == {first.id, second.id}
+    assert (waits[first.id].finished, waits[first.id].window_seconds) == (29, 290.0)
+    assert [waits[job.id].seconds for job in (first, second)] == pytest.approx([10.0, 20.0])
+
+
+async def test_a_fast_queue_is_measured_by_its_latest_thousand(session: AsyncSession, jobs: JobRepository) -> None:
+    finished = """
+        INSERT INTO jobs (id, type, status, payload, queued_at, started_at, completed_at)
+        SELECT gen_random_uuid(), 'document_upload', 'completed', '{}', now(), now(), now() - number * interval '1 ms'
+        FROM generate_series(1, 2000) AS number
+    """
+    await session.execute(text(finished))
+    (job,) = await queued_jobs(jobs)
+
+    wait = (await jobs.estimate_waits([job.id]))[job.id]
+
+    assert wait.finished == 1_000
+    assert 1.0 <= wait.window_seconds < 60.0  # not the ten minutes: the sample reaches back one second and what we took
+
+
+async def test_no_pace_is_no_estimate(jobs: JobRepository) -> None:
+    (job,) = await queued_jobs(jobs)
+
+    wait = (await jobs.estimate_waits([job.id]))[job.id]
+
+    assert (wait.position, wait.seconds, wait.finished) == (1, None, 0)
+    with pytest.raises(ValueError, match="more than zero"):
+        await jobs.estimate_waits([job.id], timedelta(0))
+
+
+async def test_positions_of_more_than_a_batch_are_refused(jobs: JobRepository) -> None:
+    ids = [job.id for job in await queued_jobs(jobs, MAX_BATCH + 1)]
+    with pytest.raises(ValueError, match="at most 1000"):
+        await jobs.queue_positions(ids)
+
+
+async def _explain(session: AsyncSession, statement: str, job_id: object) -> dict[str, Any]:
+    connection = await session.connection()
+    rows = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", ([job_id],))
+    found = rows.scalar_one()
+    plan: dict[str, Any] = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+    return plan
+
+
+def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(node for child in plan.get("Plans", []) for node in _nodes(child))]
