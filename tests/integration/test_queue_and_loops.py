@@ -43,7 +43,8 @@ async def test_a_message_is_json_and_names_the_job_and_nothing_else(
     body = json.loads(await redis.get(job_key_prefix + str(job.id)))
     assert (body["f"], body["a"], body["k"]) == ("document_upload", [str(job.id)], {})
     (as_arq_sees_it,) = await redis.queued_jobs()
-    assert (as_arq_sees_it.function, as_arq_sees_it.args) == ("document_upload", [str(job.id)])
+    assert as_arq_sees_it.function == "document_upload"
+    assert [*as_arq_sees_it.args] == [str(job.id)]
 
 
 @pytest.mark.parametrize("message", [b"\x80\x04K\x01.", b"not json", b"[1]", b"null"])
