@@ -16,6 +16,7 @@ from tests.factories import LEASE
 from worker.client import JobClient
 from worker.execution import Runtime, execute, retry_delay
 from worker.files import FileSource
+from worker.leases import LeaseKeeper
 from worker.questions.question_set import Question, QuestionSet
 
 FILES = [FileSource(f"{n}.txt", f"document {n}".encode()) for n in range(6)]
@@ -177,7 +178,7 @@ async def test_a_cancelled_job_stops_at_its_next_item_and_keeps_what_is_done(
     await task
 
     after = await client.status(job.id)
-    assert after.status is JobStatus.CANCELLED
+    assert (after.status, after.error) == (JobStatus.CANCELLED, "Job cancelled: wrong folder")
     assert after.items_done == runtime.settings.item_concurrency  # those that were in flight, and no more
     assert (await _statuses(client, job.id)).count(ItemStatus.PENDING) == 2
 
@@ -261,3 +262,32 @@ def test_retries_wait_longer_each_time_and_never_longer_than_five_minutes() -> N
     for failures in range(30):
         ceiling = min(300, 2 * 2**failures)
         assert timedelta(0) < retry_delay(failures) <= timedelta(seconds=ceiling)
+
+
+async def test_an_attempt_whose_write_is_refused_stops_and_leaves_the_record_to_its_owner(
+    client: JobClient, runtime: Runtime, engine: NotingEngine
+) -> None:
+    """Without the lease keeper's help: the first group of items that is refused ends the run."""
+    job = await client.upload_documents("handbook", FILES)
+    runtime.leases = LeaseKeeper("postgresql+asyncpg://nobody", LEASE, LEASE)  # never started: tells nobody anything
+    task = await _running(runtime, engine, job)
+    async with runtime.database.get_transaction() as session:
+        await session.execute(text("UPDATE jobs SET attempt = 2, worker_id = 'worker-2'"))
+
+    engine.gate.set()
+    await asyncio.wait_for(task, 10)
+
+    after = await client.status(job.id)
+    assert (after.status, after.attempt, after.items_done) == (JobStatus.PROCESSING, 2, 0)
+    assert set(await _statuses(client, job.id)) == {ItemStatus.PENDING}
+
+
+async def test_an_empty_zip_is_a_failed_item_and_not_a_silent_success(client: JobClient, runtime: Runtime) -> None:
+    empty_zip = b"PK\x05\x06" + b"\x00" * 18
+    job = await client.upload_documents("handbook", [*FILES[:1], FileSource("box.zip", empty_zip)])
+
+    await execute(runtime, str(job.id))
+
+    items = {item.key: item for item in await client.items(job.id)}
+    assert (items["box.zip"].status, items["box.zip"].error_code) == (ItemStatus.FAILED, "empty")
+    assert "holds no files" in str(items["box.zip"].error)

@@ -71,6 +71,9 @@ async def _specs(run: Run, file: StoredFile) -> list[dict[str, Any]]:
             specs.append(await _entry_spec(run, entry))
     except ArchiveError as error:
         return [{"name": file.name, "error": error.error.model_dump()}]
+    if not specs:
+        empty = JobError(code="empty", message=f"{file.name} holds no files: there is nothing to store")
+        return [{"name": file.name, "error": empty.model_dump()}]
     return specs
 
 
