@@ -102,8 +102,10 @@ WORKSPACE = (
     ),
     document(
         "safety.md",
-        "# Lithium batteries\n\n## Damaged batteries\n\nPut a damaged battery into the steel box with sand in the yard. "
-        "The recycler Grünkreis collects on Wednesdays.\n\n## Shipping\n\nBatteries above 100 Wh are dangerous goods. "
+        "# Lithium batteries\n\n## Damaged batteries\n\n"
+        "Put a damaged battery into the steel box with sand in the yard. "
+        "The recycler Grünkreis collects on Wednesdays.\n\n"
+        "## Shipping\n\nBatteries above 100 Wh are dangerous goods. "
         "Only Marta Lindholm has the training to send them.\n",
     ),
 )

@@ -6,6 +6,7 @@ The first part runs on each engine in ``ENGINES``; an engine that is added there
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sqlalchemy import text
 from repositories.database import DatabaseManager
 from repositories.errors import ConflictError
 from tests.contract.engine_fixtures import ANSWERABLE, UNANSWERABLE, WORKSPACE, Asked, document
-from worker.documents.extract.parser_process import Reply, Request
+from worker.documents.extract.parser_process import LENGTH, Reply, Request
 from worker.engines.base import (
     Answer,
     DocumentRejectedError,
@@ -25,7 +26,7 @@ from worker.engines.base import (
     StoredDocument,
     WorkspaceUnknownError,
 )
-from worker.engines.local import LocalEngine, search
+from worker.engines.local import LocalEngine, embedding, search
 from worker.engines.local.answering import REFUSAL
 from worker.engines.local.parsing import _Parser
 from worker.questions.scoring import contains
@@ -94,6 +95,14 @@ async def test_the_same_content_under_another_key_is_told_with_the_name_it_has(e
         assert (again.duplicate_of, again.location) == ("hours.md", first.location)
 
 
+async def test_a_key_that_is_held_decides_whatever_its_content_is_now(engine: Engine) -> None:
+    slug = await engine.ensure_workspace("Shop")
+    first = await engine.add_document(slug, HOURS)
+    await engine.add_document(slug, WORKSPACE[0])
+    changed = document("hours.md", WORKSPACE[0].content, key=HOURS.key)
+    assert await engine.add_document(slug, changed) == first
+
+
 async def test_the_same_content_in_another_workspace_is_no_duplicate(engine: Engine) -> None:
     first = await engine.add_document(await engine.ensure_workspace("One"), HOURS)
     second = await engine.add_document(await engine.ensure_workspace("Two"), HOURS)
@@ -151,9 +160,14 @@ async def test_embedding_again_changes_nothing(engine: Engine, other: Engine) ->
 
 
 async def test_a_workspace_answers_from_its_own_documents_alone(engine: Engine) -> None:
-    full, empty = await engine.ensure_workspace("Full"), await engine.ensure_workspace("Empty")
-    await engine.embed(full, [(await engine.add_document(full, HOURS)).location])
-    assert (await engine.ask(empty, "When does the shop open on Saturdays?")).refused
+    shop, farm, empty = [await engine.ensure_workspace(name) for name in ("Shop", "Farm", "Empty")]
+    rules = document("rules.md", "# Rules\n\nOn Saturdays dogs wait outside the farm shop, which opens late.")
+    await engine.embed(shop, [(await engine.add_document(shop, HOURS)).location])
+    await engine.embed(farm, [(await engine.add_document(farm, rules)).location])
+    question = "When does the shop open on Saturdays?"
+    assert {source.document for source in (await engine.ask(shop, question)).sources} == {"hours.md"}
+    assert {source.document for source in (await engine.ask(farm, question)).sources} <= {"rules.md"}
+    assert (await engine.ask(empty, question)).refused
 
 
 async def test_a_question_without_an_answer_is_refused_without_sources(engine: Engine) -> None:
@@ -265,19 +279,32 @@ async def test_a_document_of_many_passages_is_stored_and_embedded_whole(
     assert "12300 mm" in (await local.ask(slug, "How long is article Q4100?")).text
 
 
-async def test_questions_are_answered_the_same_by_index_and_by_exact_distance(
-    local: LocalEngine, monkeypatch: pytest.MonkeyPatch
+async def test_a_small_workspace_beside_a_large_one_is_found_by_index_as_by_exact_distance(
+    local: LocalEngine, database: DatabaseManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The index knows nothing of workspaces: a small one beside a large one must not come away empty."""
+    """The index knows nothing of workspaces: the nearest passages of all may all belong to another."""
+    async with database.get_transaction() as session:  # the planner prefers to sort what is as little as in a test
+        name = await session.scalar(text("SELECT current_database()"))
+        await session.execute(text(f"ALTER DATABASE {name} SET enable_sort = off"))
+    await database.engine.dispose()
     small = await local.ensure_workspace("Small")
-    await embedded(local, small)
+    stored = await embedded(local, small)
     large = await local.ensure_workspace("Large")
     content = "\n\n".join(f"# Bicycle {number}\n\nThe bicycle number {number} weighs much." for number in range(400))
     await local.embed(large, [(await local.add_document(large, document("many.md", content))).location])
-    questions = [asked.question for asked in (*ANSWERABLE, *UNANSWERABLE)]
-    exact = [await local.ask(small, question) for question in questions]
+    (vector,) = await embedding.embed(["bicycle number one"])
+
+    async def nearest() -> set[str]:
+        async with database.get_session() as session:
+            counts = await search.count_words(session, small, [])
+            assert counts is not None
+            found = await search.find_candidates(session, counts, [], vector, iterative=True)
+            return {f"{candidate.document} {candidate.position}" for candidate in found}
+
+    exact = await nearest()
+    assert len(exact) == min(search.CANDIDATES, sum(document.passages for document in stored))
     monkeypatch.setattr(search, "EXACT_BELOW", 0)
-    assert [await local.ask(small, question) for question in questions] == exact
+    assert await nearest() == exact
 
 
 async def test_without_pgvector_full_text_alone_answers_and_the_log_says_so_once(
@@ -294,13 +321,32 @@ async def test_without_pgvector_full_text_alone_answers_and_the_log_says_so_once
     assert [entry["event"] for entry in logged] == ["engine.without_vectors"]
 
 
+async def test_a_parser_ends_itself_when_its_time_is_up() -> None:
+    """Also when nobody is left to end it: its parent may have been killed."""
+    content = b"word after word. " * 3_000_000
+    asked = Request(name="endless.txt", media_type="text/plain", seconds=1, max_characters=10**9).model_dump_json()
+    head = LENGTH.pack(len(asked)) + LENGTH.pack(len(content)) + asked.encode()
+    parser = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "worker.documents.extract.parser_process",
+        str(4 * 2**30),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    replied, _ = await asyncio.wait_for(parser.communicate(head + content), timeout=30)
+    assert parser.returncode == -signal.SIGALRM
+    assert replied == LENGTH.pack(0)  # it was ready, and then said no more
+
+
 async def test_a_document_that_takes_too_long_is_refused_and_the_next_one_is_read(database: DatabaseManager) -> None:
-    engine = LocalEngine(database, parsers=1, parse_seconds=1)
+    engine = LocalEngine(database, parsers=1, parse_seconds=1, max_characters=10**9)
     slug = await engine.ensure_workspace("Shop")
     with pytest.raises(DocumentRejectedError) as caught:
         await engine.add_document(slug, document("endless.txt", b"word after word. " * 3_000_000))
     assert caught.value.code == "too_large"
     assert "endless.txt" in caught.value.message
+    assert "within 1 seconds" in caught.value.message
     assert (await engine.add_document(slug, HOURS)).passages == 1
     await engine.aclose()
 
