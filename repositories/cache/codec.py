@@ -15,7 +15,7 @@ anything else                                         ``TypeError``, naming key 
 ====================================================  =========================================================
 
 A whole number of 64 bits stands bare (``42``), so that Redis itself can count on it; everything else is
-``{"v":1,"d":...}``. JSON, and nothing that could run code: whoever can write to Redis must not be able to run code here.
+``{"v":1,"d":...}``. JSON only: whoever can write to Redis must not be able to run code here.
 """
 
 import base64
