@@ -41,6 +41,7 @@ class DatabaseManager:
             max_overflow=max_overflow,
             pool_pre_ping=True,
             pool_timeout=30,
+            hide_parameters=True,  # what people wrote into jobs does not belong into an error's text
             connect_args={
                 "timeout": CONNECT_TIMEOUT_SECONDS,
                 "server_settings": {

@@ -5,6 +5,8 @@ better, and vectors are the real ones.
 """
 
 import re
+import subprocess
+import sys
 from uuid import UUID
 
 import pytest
@@ -231,3 +233,16 @@ def test_a_question_expects_a_kind_of_value(question: str, kind: str, given: str
     (found,) = [expectation for expectation in expected(question) if expectation.name == kind]
     assert found.given.search(given)
     assert not found.given.search(other)
+
+
+def test_loading_the_model_leaves_the_log_as_it_was_and_loads_nothing_from_the_net() -> None:
+    program = (
+        "import logging, socket\n"
+        "def refuse(*_): raise AssertionError('the net was asked')\n"
+        "socket.socket.connect = refuse\n"
+        "from worker.engines.local import embedding\n"
+        "assert embedding.vectors(['milk']).shape == (1, embedding.DIMENSIONS)\n"
+        "root = logging.getLogger()\n"
+        "assert (root.handlers, root.level) == ([], logging.WARNING), root.handlers\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,5 +1,7 @@
 """Passages: bounded, complete, in order, each within one page and one section."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -80,6 +82,14 @@ def test_a_long_paragraph_is_parted_between_sentences() -> None:
     made = passages(document([Block(text)]))
     assert len(made) > 1
     assert all(passage.text.endswith(".") and passage.text.startswith("Sentence") for passage in made)
+
+
+@pytest.mark.parametrize("text", ["word after word. " * 200_000, "Dr. " * 500_000, "x" * 3_000_000])
+def test_the_time_for_a_paragraph_without_end_grows_no_faster_than_its_length(text: str) -> None:
+    began = time.process_time()
+    made = passages(document([Block(text)]))
+    assert letters([passage.text for passage in made]) == letters([text])
+    assert time.process_time() - began < 10  # seconds; some minutes if every piece were copied with all that follows it
 
 
 @pytest.mark.parametrize("text", ["x" * 5_000, "word " * 999 + "end", "x" * 1_300 + " y"])

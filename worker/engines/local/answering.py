@@ -19,7 +19,7 @@ REFUSAL = "There is no relevant information in this workspace to answer your que
 
 MOST_SENTENCES = 3
 _LIKENESS = 0.4  # share of the likeness of vectors in how well a sentence fits; the rest is its coverage
-_ENOUGH = 0.42  # how well a sentence must fit for an answer
+_ENOUGH = 0.43  # how well a sentence must fit for an answer
 _GIVES_VALUE = 0.06  # what a sentence is worth beyond its fit when the best are chosen
 _ALSO = 0.85  # further sentences fit at least so well, in proportion to the best
 _ALSO_ROW = 0.95  # so do further rows of tables, which are alike whatever they are about

@@ -35,7 +35,7 @@ _LIKE_FROM, _LIKE_TO, _LIKE_MOST = 0.2, 0.7, 0.85  # cosines of two words, and w
 # How far a sentence can be trusted to be about the question; 1 if nothing speaks against it.
 _OTHER_CODE = 0.35  # it is about another of the kind, or the code is nowhere near it
 _UNKNOWN_NAME = 0.5
-_NO_VALUE = 0.85  # it gives nothing of the kind that is asked for
+_NO_VALUE = 0.7  # it gives nothing of the kind that is asked for
 
 # What is left of the weight of words that say little by themselves.
 _COMMON_WORD = 0.2  # of the commonest word of the language; of rarer ones more

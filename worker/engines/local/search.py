@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.engines.local.store import ENGINE
 
-CANDIDATES = 24
+CANDIDATES = 20
 _PER_RANKING = 40
 _FUSION = 60  # how much the first ranks count for; the value of the method's authors
 _MOST_COUNTED = 5_000  # a word in more passages than this is common, however many more
