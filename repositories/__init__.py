@@ -4,6 +4,7 @@ Knows nothing of documents, questions or engines; ``worker`` imports this packag
 """
 
 from repositories.base import BaseRepository
+from repositories.cache import CacheRepository
 from repositories.errors import (
     ConflictError,
     DatabaseUnavailableError,
@@ -17,6 +18,7 @@ from repositories.workspaces import WorkspaceRepository
 
 __all__ = [
     "BaseRepository",
+    "CacheRepository",
     "ConflictError",
     "DatabaseUnavailableError",
     "InvalidTransitionError",

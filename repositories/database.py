@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
+from repositories.cache import reset_shared_memory_backend
 from repositories.errors import connecting, translated
 from repositories.settings import CacheSettings, DatabaseSettings
 
@@ -40,6 +41,7 @@ class DatabaseManager:
             max_overflow=max_overflow,
             pool_pre_ping=True,
             pool_timeout=30,
+            hide_parameters=True,  # what people wrote into jobs does not belong into an error's text
             connect_args={
                 "timeout": CONNECT_TIMEOUT_SECONDS,
                 "server_settings": {
@@ -138,7 +140,10 @@ async def init_db(settings: DatabaseSettings | None = None, cache: CacheSettings
     _Process.manager = manager
     cache = cache or CacheSettings()
     if cache.redis_enabled and cache.redis_url is not None:
-        _Process.redis = Redis.from_url(cache.redis_url.get_secret_value(), max_connections=cache.redis_pool_size)
+        pool = BlockingConnectionPool.from_url(
+            cache.redis_url.get_secret_value(), max_connections=cache.redis_pool_size, timeout=5
+        )
+        _Process.redis = Redis(connection_pool=pool)
     return manager
 
 
@@ -146,8 +151,10 @@ async def close_db() -> None:
     """Close what :func:`init_db` opened; without it, do nothing."""
     manager, redis = _Process.manager, _Process.redis
     _Process.manager = _Process.redis = None
+    # First the cache's memory and its watch over Redis: it would reconnect a client that is closed.
+    reset_shared_memory_backend()
     if redis is not None:
-        await redis.aclose()
+        await redis.aclose(close_connection_pool=True)
     if manager is not None:
         await manager.close()
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from uuid_utils.compat import uuid7
 
 from repositories.errors import InvalidTransitionError, NotFoundError
@@ -175,11 +175,16 @@ class Outcome(BaseModel):
     released: list[UUID] = Field(default_factory=list)
 
 
+def _recordable(text: str) -> str:
+    """What an error says must never be why it cannot be recorded: no NUL, no lone surrogate, a bounded length."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()[:4_000]
+
+
 class JobError(BaseModel):
     """An entry of a job's ``errors``: a stable lower-case code for machines, a sentence for people."""
 
     code: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
-    message: Annotated[str, Field(max_length=4_000)]
+    message: Annotated[str, BeforeValidator(_recordable)]
 
 
 class Finish(NamedTuple):

@@ -8,21 +8,35 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.asyncio.connection import parse_url
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 _DRIVER = "postgresql+asyncpg"
 
 
 def _postgresql_url(url: SecretStr) -> SecretStr:
-    parts = urlsplit(url.get_secret_value())
-    if parts.scheme not in {"postgresql", "postgres", _DRIVER}:
+    text = url.get_secret_value()
+    scheme = text.split("://", 1)[0]
+    if scheme not in {"postgresql", "postgres", _DRIVER}:
         raise ValueError("must begin with postgresql+asyncpg:// (PostgreSQL is the only database)")
-    # Whatever spelling a host or a platform gives, asyncpg is the driver.
-    return SecretStr(url.get_secret_value().replace(parts.scheme, _DRIVER, 1))
+    try:
+        # Whatever spelling a host or a platform gives, asyncpg is the driver, and it calls libpq's sslmode ssl.
+        parts = make_url(text.replace(scheme, _DRIVER, 1))
+    except (ArgumentError, ValueError):
+        raise ValueError("must be like postgresql+asyncpg://user:password@host:5432/name") from None
+    if "sslmode" in parts.query:
+        parts = parts.update_query_dict({"ssl": parts.query["sslmode"]}).difference_update_query(["sslmode"])
+    return SecretStr(parts.render_as_string(hide_password=False))
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
     if urlsplit(url.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
         raise ValueError("must begin with redis://, rediss:// (TLS) or unix://")
+    try:
+        parse_url(url.get_secret_value())
+    except ValueError:
+        raise ValueError("must be like redis://:password@host:6379/0") from None
     return url
 
 

@@ -28,6 +28,7 @@ class NotingEngine:
         self.embedded: list[str] = []
         self.asked: list[str] = []
         self.away = False
+        self.trouble = ""
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
@@ -49,7 +50,7 @@ class NotingEngine:
         if b"reject" in document.content:
             raise DocumentRejectedError("corrupt", f"{document.name} cannot be read")
         if b"crash" in document.content:
-            raise RuntimeError(f"no idea what to do with {document.name}")
+            raise RuntimeError(self.trouble or f"no idea what to do with {document.name}")
         twin = next((other for other in self.documents.values() if other.sha256 == document.sha256), None)
         if twin is not None and twin.key != document.key:
             return StoredDocument(location=twin.key, duplicate_of=twin.name, words=1)

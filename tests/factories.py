@@ -30,8 +30,12 @@ async def running_jobs(jobs: JobRepository, count: int = 1, **fields: Any) -> li
     return await jobs.claim([job.id for job in queued], "worker-1", LEASE)
 
 
+def hold(job: Job) -> Held:
+    return Held(job.id, job.attempt)
+
+
 def held(*running: Job) -> list[Held]:
-    return [Held(job.id, job.attempt) for job in running]
+    return [hold(job) for job in running]
 
 
 async def job_in(jobs: JobRepository, status: JobStatus) -> Job:
@@ -44,7 +48,7 @@ async def job_in(jobs: JobRepository, status: JobStatus) -> Job:
     (job,) = await running_jobs(jobs)
     if status is not JobStatus.PROCESSING:
         error = ERROR if status is JobStatus.FAILED else None
-        await jobs.finish([Finish(*held(job), status, None, error)])
+        await jobs.finish([Finish(hold(job), status, None, error)])
     return await jobs.get_by_id_or_raise(job.id)
 
 

@@ -265,18 +265,30 @@ class JobClient:
 
     def _hand_over_after_commit(self, session: AsyncSession, waiting: list[Waiting]) -> None:
         """Hand over once the caller's transaction commits; a rollback does nothing."""
+        loop = asyncio.get_running_loop()
+        ended = False
 
-        def committed(_session: Session) -> None:
-            task = asyncio.get_running_loop().create_task(self._hand_over(waiting))
-            self._hand_overs.add(task)
-            task.add_done_callback(self._hand_overs.discard)
-            event.remove(session.sync_session, "after_rollback", rolled_back)
+        def end(inner: Session) -> bool:
+            """Whether this is the end that was waited for: the same events tell of savepoints, which decide nothing."""
+            nonlocal ended
+            if ended or inner.in_nested_transaction():
+                return False
+            ended = True
+            loop.call_soon(forget)  # not now: the session is walking over its listeners
+            return True
 
-        def rolled_back(_session: Session) -> None:
+        def committed(inner: Session) -> None:
+            if end(inner):
+                task = loop.create_task(self._hand_over(waiting))
+                self._hand_overs.add(task)
+                task.add_done_callback(self._hand_overs.discard)
+
+        def forget() -> None:
             event.remove(session.sync_session, "after_commit", committed)
+            event.remove(session.sync_session, "after_rollback", end)
 
-        event.listen(session.sync_session, "after_commit", committed, once=True)
-        event.listen(session.sync_session, "after_rollback", rolled_back, once=True)
+        event.listen(session.sync_session, "after_commit", committed)
+        event.listen(session.sync_session, "after_rollback", end)
 
     async def _hand_over(self, waiting: list[Waiting]) -> None:
         try:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import structlog
 from arq.worker import Retry as ArqRetry
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import DBAPIError
 
 from repositories.base import as_uuid
 from repositories.database import DatabaseManager
@@ -24,17 +25,17 @@ from repositories.items import ItemRepository
 from repositories.jobs import JobRepository
 from repositories.models import Job, JobItem
 from repositories.schemas import Finish, Held, ItemOutcome, JobError, NewItem
-from repositories.states import JobStatus
+from repositories.states import ItemStatus, JobStatus
 from worker.engines.base import Engine, EngineUnavailableError
 from worker.leases import LeaseKeeper, Watcher
 from worker.queue import JobQueue, QueueUnavailableError
 from worker.recorder import AttemptLostError, ItemRecorder
 from worker.settings import Settings
-from worker.storage import Storage
+from worker.storage import Storage, StorageUnavailableError, StoredBytesMissingError
 
 RETRY_BASE_SECONDS = 2.0
 RETRY_CAP_SECONDS = 300.0
-ENGINE_RETRY_SECONDS = 5.0
+AWAY_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +99,15 @@ class Lost:
     reason: str
 
 
+# What no single item is to blame for.
+STOPS_THE_JOB = (
+    AttemptLostError,
+    DatabaseUnavailableError,
+    EngineUnavailableError,
+    JobFailedError,
+    StorageUnavailableError,
+)
+
 End = Completed | Failed | TryAgain | PutBack | Cancelled | Lost
 
 
@@ -145,31 +155,49 @@ class Run:
     async def each(self, items: Sequence[JobItem], handle: Callable[[JobItem], Awaitable[ItemOutcome]]) -> None:
         """Hand every item to ``handle``, a few at a time, and record what it returns.
 
-        An error of ``handle`` ends the run once the items in flight have ended; what finished is recorded first.
+        An error that concerns the whole job (:data:`STOPS_THE_JOB`) ends the run once the items in flight have ended.
+        Any other is the item's own: the others go on, the next attempt tries it again, and on the last one it fails.
 
         Raises:
             CancelRequestedError: cancellation was asked for; no further item was begun.
             AttemptLostError: another attempt owns the job.
         """
         left = iter(items)
-        first_error: list[Exception] = []
+        errors: list[Exception] = []
 
         async def work(recorder: ItemRecorder) -> None:
             for item in left:
-                if first_error or self.cancel_requested:
+                if self.cancel_requested or any(isinstance(error, STOPS_THE_JOB) for error in errors):
                     return
                 try:
-                    recorder.add(await handle(item))
+                    recorder.add(await self._one(item, handle))
                 except Exception as error:  # noqa: BLE001 - raised below, once what finished is on the record
-                    first_error.append(error)
+                    errors.append(error)
 
         async with ItemRecorder(self.runtime.database, self.held) as recorder, asyncio.TaskGroup() as group:
             for _ in range(min(self.runtime.settings.item_concurrency, len(items))):
                 group.create_task(work(recorder))
-        if first_error:
-            raise first_error[0]
+        for error in sorted(errors, key=lambda error: not isinstance(error, STOPS_THE_JOB)):
+            raise error
         if self.cancel_requested:
             raise CancelRequestedError
+
+    async def _one(self, item: JobItem, handle: Callable[[JobItem], Awaitable[ItemOutcome]]) -> ItemOutcome:
+        """Handle one item; on the last attempt an unexpected error is how it ended."""
+        try:
+            return await handle(item)
+        except STOPS_THE_JOB:
+            raise
+        except Exception as error:
+            if not self.is_last_attempt:
+                raise
+            log.exception("item.error", item=item.key)
+            return ItemOutcome(position=item.position, status=ItemStatus.FAILED, error=_told(error))
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether one more error of the work fails the job."""
+        return self.job.failures + 1 >= self.job.max_attempts
 
     def payload(self, model: type[PayloadT]) -> PayloadT:
         """Return the job's payload as ``model``.
@@ -256,10 +284,11 @@ async def _attempt(run: Run) -> End:
         return Cancelled()
     except AttemptLostError:
         return Lost("another attempt owns the job")
-    except EngineUnavailableError as error:
-        return PutBack(timedelta(seconds=ENGINE_RETRY_SECONDS * (0.5 + random.random())), str(error))  # noqa: S311 - jitter
-    except DatabaseUnavailableError as error:
-        return Lost(str(error))
+    except (EngineUnavailableError, StorageUnavailableError, DatabaseUnavailableError) as error:
+        # If it is PostgreSQL, and it stays away, this cannot be recorded: the lease runs out, and rescue does the same.
+        return PutBack(timedelta(seconds=AWAY_SECONDS * (0.5 + random.random())), str(error))  # noqa: S311 - jitter
+    except StoredBytesMissingError as error:
+        return TryAgain(JobError(code="bytes_missing", message=str(error)))
     except TimeoutError as error:
         if deadline.expired():
             message = f"the attempt took longer than its {job.timeout_seconds} seconds; finished items are kept"
@@ -271,7 +300,13 @@ async def _attempt(run: Run) -> End:
 
 def _unexpected(error: Exception) -> TryAgain:
     log.error("job.error", exc_info=error)
-    return TryAgain(JobError(code="unexpected_error", message=f"{type(error).__name__}: {error}"[:1_000]))
+    return TryAgain(_told(error))
+
+
+def _told(error: Exception) -> JobError:
+    """An unexpected error as the record tells it. A database's own text holds SQL and values: only its name is told."""
+    text = type(error.orig).__name__ if isinstance(error, DBAPIError) else f"{type(error).__name__}: {error}"
+    return JobError(code="unexpected_error", message=text[:1_000])
 
 
 async def _record(run: Run, end: End, started: float) -> None:
@@ -290,7 +325,7 @@ async def _record(run: Run, end: End, started: float) -> None:
                     outcome = await jobs.finish([Finish(run.held, JobStatus.FAILED, None, error)])
                 case Cancelled():
                     outcome = await jobs.finish([Finish(run.held, JobStatus.CANCELLED)])
-                case TryAgain(error) if run.job.failures + 1 >= run.job.max_attempts:
+                case TryAgain(error) if run.is_last_attempt:
                     outcome = await jobs.finish([Finish(run.held, JobStatus.FAILED, None, error)])
                 case TryAgain(error):
                     outcome = await jobs.put_back([run.held], retry_delay(run.job.failures), error)

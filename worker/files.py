@@ -32,29 +32,45 @@ class NoFilesError(ValueError):
 def find_files(paths: Sequence[Path]) -> list[FileSource]:
     """Return the files under ``paths``, sorted by name; folders are walked, hidden files and links to folders skipped.
 
-    A file named directly keeps its base name; a file in a folder is named by its path inside that folder.
+    A file named directly keeps its base name; a file in a folder is named by its path inside that folder. Where
+    two files would have the same name, the second is named by its whole path.
 
     Raises:
-        NoFilesError: a path does not exist, or there is no file under any of them.
+        NoFilesError: a path does not exist, a folder cannot be read, or there is no file under any of them.
     """
     found: dict[str, FileSource] = {}
+    taken: set[Path] = set()
     for path in paths:
         if not path.exists():
             raise NoFilesError(f"{path} does not exist: check the spelling (the working folder is {Path.cwd()})")
-        for source in _walk(path) if path.is_dir() else [FileSource(path.name, path)]:
-            found.setdefault(source.name, source)
+        for file in _walk(path) if path.is_dir() else [path]:
+            if file.resolve() in taken:
+                continue  # named twice: by itself and with its folder
+            taken.add(file.resolve())
+            name = _readable(file.relative_to(path) if path.is_dir() else Path(file.name))
+            if name in found:  # another file of this name, from another folder: say which
+                name = _readable(file.resolve().relative_to(file.resolve().anchor))
+            found[name] = FileSource(name, file)
     if not found:
         raise NoFilesError(f"there is no file in {', '.join(map(str, paths))}: nothing to upload")
     return [found[name] for name in sorted(found)]
 
 
-def _walk(folder: Path) -> Iterator[FileSource]:
-    for current, folders, names in os.walk(folder):
+def _walk(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise NoFilesError(f"{error.filename} cannot be read: {error.strerror}; check its permissions")
+
+    for current, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
+        for name in sorted(names):
             path = Path(current, name)
             if not name.startswith(".") and not path.is_dir():
-                yield FileSource(path.relative_to(folder).as_posix(), path)
+                yield path
+
+
+def _readable(path: Path) -> str:
+    """The path as text; bytes that are no UTF-8 become the replacement character."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
 async def store_files(sources: Sequence[FileSource], storage: Storage, max_bytes: int) -> list[StoredFile]:
@@ -77,9 +93,10 @@ def _read(source: FileSource, max_bytes: int) -> bytes | JobError:
         content = source.content[: max_bytes + 1]
     else:
         try:
-            with source.content.open("rb") as file:
+            # Without waiting: a pipe that nobody writes to would hold us for ever.
+            with os.fdopen(os.open(source.content, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    return JobError(code="not_a_file", message=f"{source.name} is a device or a pipe, not a file")
+                    return JobError(code="not_a_file", message=f"{source.name} is a folder, a device or a pipe")
                 content = file.read(max_bytes + 1)
         except OSError as error:
             message = f"{source.name} cannot be read: {error.strerror}; check its permissions"

@@ -104,6 +104,8 @@ class LeaseKeeper:
                     await self._extend(database, held)
                 except DatabaseUnavailableError as error:
                     log.warning("lease.not_extended", jobs=len(held), reason=error.reason)
+                except Exception as error:  # a thread that ended would lose every job of this worker, again and again
+                    log.exception("lease.error", jobs=len(held), exc_info=error)
 
     async def _extend(self, database: DatabaseManager, held: dict[Held, Watcher]) -> None:
         everything = list(held)

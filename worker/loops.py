@@ -72,6 +72,7 @@ class Upkeep:
     def __init__(self, database: DatabaseManager, queue: JobQueue) -> None:
         self._database = database
         self._queue = queue
+        self._marked: set[UUID] = set()
 
     async def rescue(self) -> None:
         """Put jobs of dead workers back, and hand them over at once."""
@@ -99,12 +100,16 @@ class Upkeep:
 
     async def _hand_over_missing(self) -> int:
         count, after = 0, None
+        marked_before, self._marked = self._marked, set()
         while True:
             async with self._database.get_session() as session:
                 waiting = await JobRepository(session).waiting(after, _BATCH)
-            missing = await self._queue.missing(waiting)
-            await self._queue.hand_over(missing)
-            count += len(missing)
+            stranded = await self._queue.stranded(waiting)
+            # A worker that died between its mark and its claim: the mark would keep everybody away for days.
+            lost = stranded.missing + [job for job in stranded.marked if job.job_id in marked_before]
+            self._marked |= {job.job_id for job in stranded.marked} - marked_before
+            await self._queue.hand_over(lost)
+            count += len(lost)
             if len(waiting) < _BATCH:
                 return count
             after = waiting[-1].job_id

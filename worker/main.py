@@ -132,6 +132,8 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
         "job_timeout": _ARQ_TIMEOUT,
         "keep_result": 0,
         "poll_delay": 0.1,
+        # Running messages stay at the head of the queue: with ARQ's default of 100, a few busy workers hide all others.
+        "queue_read_limit": 10_000,
         "job_completion_wait": settings.shutdown_grace_seconds,
         "health_check_interval": 30,
         "ctx": {"settings": settings},

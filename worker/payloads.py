@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from repositories.schemas import MAX_ITEMS, JobError, ShortText
+from repositories.schemas import MAX_ITEMS, JobError, ShortText, Storable
 from worker.questions.question_set import Question
 
 
@@ -23,7 +23,7 @@ class StoredFile(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: Annotated[str, Field(min_length=1, max_length=4_096)]
+    name: Annotated[str, Field(min_length=1, max_length=4_096), Storable]
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(default=0, ge=0)
     error: JobError | None = None

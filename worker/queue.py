@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from arq.connections import ArqRedis, RedisSettings
@@ -96,6 +96,13 @@ def _translated() -> Iterator[None]:
         raise QueueUnavailableError(type(error).__name__) from error
 
 
+class Stranded(NamedTuple):
+    """Jobs that wait on the record and that no worker will take from Redis as it is."""
+
+    missing: list[Waiting]
+    marked: list[Waiting]
+
+
 class JobQueue:
     """The queue's sorted set and message bodies.
 
@@ -166,22 +173,31 @@ class JobQueue:
                 ranks = await pipe.execute()
         return {job_id: int(rank) + 1 for job_id, rank in zip(ids, ranks, strict=True) if rank is not None}
 
-    async def missing(self, jobs: Sequence[Waiting]) -> list[Waiting]:
-        """Return those of ``jobs`` that ARQ cannot run, because the message or its body is not there.
+    async def stranded(self, jobs: Sequence[Waiting]) -> Stranded:
+        """Return those of ``jobs`` that ARQ cannot run: message or body gone, or marked as running by somebody.
+
+        A mark is set a moment before each claim, so a job that waits may bear one; twice in a row it is a dead one's.
 
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
         if not jobs:
-            return []
+            return Stranded([], [])
         keys = [str(job.job_id) for job in jobs]
         with _translated():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.zmscore(self._queue, keys)
                 for key in keys:
                     pipe.exists(job_key_prefix + key)
-                scores, *bodies = await pipe.execute()
-        return [job for job, rank, body in zip(jobs, scores, bodies, strict=True) if rank is None or not body]
+                    pipe.exists(in_progress_key_prefix + key)
+                scores, *found = await pipe.execute()
+        missing, marked = [], []
+        for job, place, body, mark in zip(jobs, scores, found[::2], found[1::2], strict=True):
+            if place is None or not body:
+                missing.append(job)
+            elif mark:
+                marked.append(job)
+        return Stranded(missing, marked)
 
     async def ids(self, cursor: int = 0) -> tuple[int, list[UUID]]:
         """Walk over the ids in the queue: pass the cursor returned, until it is 0 again.

@@ -79,4 +79,12 @@ class ItemRecorder:
         self._more.set()
         if failed and isinstance(error, asyncio.CancelledError) and self._parent is not None:
             self._parent.uncancel()  # it was our own doing: the writer's error is what the caller must see
-        await asyncio.shield(writer)
+        interrupted = False
+        while not writer.done():
+            try:
+                await asyncio.wait({writer})
+            except asyncio.CancelledError:  # shutdown: what has finished is still written, and then we go
+                interrupted = True
+        writer.result()
+        if interrupted:
+            raise asyncio.CancelledError

@@ -5,10 +5,13 @@ a path. The store is a folder or anything obstore opens (S3, GCS, Azure).
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.exceptions import NotFoundError as KeyNotFoundError
 from obstore.store import LocalStore, from_url
 
@@ -28,6 +31,31 @@ class StoredBytesMissingError(Exception):
         return f"the bytes {self.sha256[:12]}… are not in storage: does this worker see the STORAGE_URL of the client?"
 
 
+class StorageUnavailableError(Exception):
+    """The store did not do what was asked: away, full, or not ours to write.
+
+    Attributes:
+        reason: the kind of failure; never the URL, which may hold a secret.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the storage does not answer ({self.reason}): is STORAGE_URL right, is there room, may it be written?"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (KeyNotFoundError, FileNotFoundError):
+        raise
+    except (BaseError, OSError) as error:
+        raise StorageUnavailableError(type(error).__name__) from error
+
+
 class Storage:
     """Bytes by digest.
 
@@ -35,28 +63,31 @@ class Storage:
         url: a folder (made when missing, with ``~`` and relative paths resolved) or a URL that obstore knows.
 
     Raises:
-        ValueError: the URL cannot be opened; the message does not repeat it, as it may hold a secret.
+        StorageUnavailableError: the folder or URL cannot be opened; the message does not repeat it.
     """
 
     def __init__(self, url: str) -> None:
         self._store: Any
-        if "://" not in url:
-            folder = Path(url).expanduser().resolve()
-            self._store = LocalStore(folder, mkdir=True)
-            return
         try:
-            self._store = from_url(url)
-        except Exception as error:
-            scheme = url.split("://", 1)[0]
-            raise ValueError(f"STORAGE_URL ({scheme}://…) cannot be opened: {type(error).__name__}") from error
+            if "://" in url:
+                self._store = from_url(url)
+            else:
+                self._store = LocalStore(Path(url).expanduser().resolve(), mkdir=True)
+        except (BaseError, OSError, ValueError) as error:
+            raise StorageUnavailableError(type(error).__name__) from error
 
     async def put(self, content: bytes) -> str:
-        """Store ``content`` and return its digest; content that is there already is not written again."""
+        """Store ``content`` and return its digest; content that is there already is not written again.
+
+        Raises:
+            StorageUnavailableError: it could not be stored.
+        """
         sha256 = hashlib.sha256(content).hexdigest()
-        try:
-            await obstore.head_async(self._store, _key(sha256))
-        except (KeyNotFoundError, FileNotFoundError):
-            await obstore.put_async(self._store, _key(sha256), content)
+        with _translated():
+            try:
+                await obstore.head_async(self._store, _key(sha256))
+            except (KeyNotFoundError, FileNotFoundError):
+                await obstore.put_async(self._store, _key(sha256), content)
         return sha256
 
     async def get(self, sha256: str) -> bytes:
@@ -64,10 +95,12 @@ class Storage:
 
         Raises:
             StoredBytesMissingError: they are not there.
+            StorageUnavailableError: the store does not answer.
         """
         try:
-            reply = await obstore.get_async(self._store, _key(sha256))
-            return bytes(await reply.bytes_async())
+            with _translated():
+                reply = await obstore.get_async(self._store, _key(sha256))
+                return bytes(await reply.bytes_async())
         except (KeyNotFoundError, FileNotFoundError):
             raise StoredBytesMissingError(sha256) from None
 

@@ -15,12 +15,14 @@ import structlog
 
 from worker.settings import LogFormat, LogLevel
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+# Up to the last @ of the word: a password may hold @, / and : unescaped. Rather too much than too little.
+_CREDENTIALS = re.compile(r"(?<=://)\S+(?=@)")
+_SECRET_PARAMETERS = re.compile(r"(?i)([?&][^=&\s]*(?:pass|pwd|secret|token|key|sig|user)[^=&\s]*=)[^&\s]+")
 
 
 def mask(text: str) -> str:
-    """Replace the user and password of every URL in ``text``."""
-    return _CREDENTIALS.sub("***", text)
+    """Replace user and password of every URL in ``text``, and the values of parameters that sound secret."""
+    return _SECRET_PARAMETERS.sub(r"\1***", _CREDENTIALS.sub("***", text))
 
 
 def _mask_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -45,7 +47,13 @@ def configure_logging(level: LogLevel, log_format: LogFormat, stream: TextIO | N
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if pretty else "iso", utc=not pretty),
     ]
     rendering: list[Any] = (
-        [_mask_values, structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=18)]
+        [
+            _mask_values,
+            # The default shows local variables with a traceback: passwords and documents among them.
+            structlog.dev.ConsoleRenderer(
+                colors=out.isatty(), pad_event_to=18, exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
         if pretty
         else [
             structlog.processors.format_exc_info,

@@ -6,7 +6,7 @@ goes in                                               comes back
 ``None``, ``bool``, ``int``, ``float``, ``str``       the same (``nan`` and infinities too)
 ``list``, ``dict`` (any hashable keys)                the same
 ``bytes``, ``bytearray``, ``tuple``, ``set``, ...     the same type (a named tuple as a plain ``tuple``)
-``datetime``, ``date``, ``time``, ``timedelta``       the same moment; a time zone comes back as its UTC offset
+``datetime``, ``date``, ``time``, ``timedelta``       the same moment; a time zone as its UTC offset, no ``fold``
 ``UUID``, ``Decimal``                                 the same
 an ``Enum`` member                                    its value
 a Pydantic model, a dataclass                         a ``dict`` of its fields: the reader builds the model it expects
@@ -15,7 +15,7 @@ anything else                                         ``TypeError``, naming key 
 ====================================================  =========================================================
 
 A whole number of 64 bits stands bare (``42``), so that Redis itself can count on it; everything else is
-``{"v":1,"d":...}``. JSON and never pickle: whoever can write to Redis must not be able to run code here.
+``{"v":1,"d":...}``. JSON only: whoever can write to Redis must not be able to run code here.
 """
 
 import base64
@@ -41,9 +41,16 @@ _HEADER: Final = re.compile(rb'\{"v":(\d{1,9}),"d":')
 _COUNTER: Final = re.compile(rb"0|-?[1-9]\d{0,18}")
 _AS_IS: Final = frozenset({str, int, bool, type(None)})
 
+
+def _write_time(value: time) -> str:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise ValueError(f"{value} has a zone but, without a date, no UTC offset: it would come back without either")
+    return value.isoformat()
+
+
 # Tag, type, how it is written, how it is read. A datetime is a date too, so the narrower type stands first.
 _TAGGED: Final[tuple[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]], ...]] = (
-    ("bytes", bytes, lambda value: base64.b64encode(value).decode("ascii"), lambda text: base64.b64decode(text)),
+    ("bytes", bytes, lambda value: base64.b64encode(value).decode("ascii"), base64.b64decode),
     (
         "bytearray",
         bytearray,
@@ -52,7 +59,7 @@ _TAGGED: Final[tuple[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]
     ),
     ("datetime", datetime, datetime.isoformat, datetime.fromisoformat),
     ("date", date, date.isoformat, date.fromisoformat),
-    ("time", time, time.isoformat, time.fromisoformat),
+    ("time", time, _write_time, time.fromisoformat),
     (
         "timedelta",
         timedelta,
@@ -63,7 +70,11 @@ _TAGGED: Final[tuple[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]
     ("decimal", Decimal, str, Decimal),
     ("float", float, repr, float),
 )
-_COLLECTIONS: Final[tuple[tuple[str, type], ...]] = (("tuple", tuple), ("set", set), ("frozenset", frozenset))
+_COLLECTIONS: Final[tuple[tuple[str, type[Iterable[Any]]], ...]] = (
+    ("tuple", tuple),
+    ("set", set),
+    ("frozenset", frozenset),
+)
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     **{tag: read for tag, _, _, read in _TAGGED},
     **dict(_COLLECTIONS),
@@ -105,7 +116,7 @@ class Codec:
             text = json.dumps(plain, ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
         except _UnknownTypeError as error:
             raise TypeError(
-                f"cannot cache {key!r:.80}: it holds a {error}; turn it into a dict, str, bytes or another JSON-like value"
+                f"cannot cache {key!r:.80}: it holds a {error}; make it a dict, str, bytes or the like first"
             ) from None
         except ValueError as error:
             raise ValueError(f"cannot cache {key!r:.80}: {error}") from error
@@ -113,7 +124,7 @@ class Codec:
         raw = b'{"v":%d,"d":%b}' % (VERSION, text.encode("utf-8", "surrogatepass"))
         if len(raw) > self._max_bytes:
             raise ValueError(
-                f"cannot cache {key!r:.80}: its value takes {len(raw):,} bytes, more than the {self._max_bytes:,} allowed"
+                f"cannot cache {key!r:.80}: its value takes {len(raw):,} bytes, at most {self._max_bytes:,} may be"
             )
         return raw
 
@@ -123,8 +134,8 @@ class Codec:
         Raises:
             ForeignValueError: these bytes are not ours, or of a version we do not know.
         """
-        if _COUNTER.fullmatch(raw) and SMALLEST_INTEGER <= int(raw) <= LARGEST_INTEGER:
-            return int(raw)
+        if (counter := self.counter(raw)) is not None:
+            return counter
         header = _HEADER.match(raw)
         if header is None:
             raise ForeignValueError("not_ours")
@@ -134,6 +145,13 @@ class Codec:
             return json.loads(raw, object_hook=_untagged)["d"]
         except (ValueError, TypeError, ArithmeticError, KeyError, RecursionError) as error:
             raise ForeignValueError("not_ours") from error
+
+    @staticmethod
+    def counter(raw: bytes) -> int | None:
+        """Return the bare whole number of 64 bits that ``raw`` is, ``None`` if it is anything else."""
+        if _COUNTER.fullmatch(raw) and SMALLEST_INTEGER <= int(raw) <= LARGEST_INTEGER:
+            return int(raw)
+        return None
 
 
 class _UnknownTypeError(Exception):
@@ -145,9 +163,7 @@ class _UnknownTypeError(Exception):
 def _plain(value: Any, depth: int) -> Any:
     """Return ``value`` in JSON's own types, everything else tagged."""
     kind = type(value)
-    if kind in _AS_IS:
-        return value
-    if kind is float and math.isfinite(value):
+    if kind in _AS_IS or (kind is float and math.isfinite(value)):
         return value
     if depth > MAX_DEPTH:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels, or holds itself")
@@ -155,33 +171,37 @@ def _plain(value: Any, depth: int) -> Any:
         return [_plain(item, depth + 1) for item in value]
     if kind is dict:
         return _plain_dict(value, depth)
+    return (
+        _reduced(value, depth) if isinstance(value, Enum | BaseModel) or is_dataclass(value) else _tagged(value, depth)
+    )
+
+
+def _reduced(value: Any, depth: int) -> Any:
     if isinstance(value, Enum):
         return _plain(value.value, depth + 1)
     if isinstance(value, BaseModel):
         return _plain_dict(value.model_dump(), depth)
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain_dict({field.name: getattr(value, field.name) for field in fields(value)}, depth)
+    if isinstance(value, type):  # the dataclass itself, not one of its instances
+        raise _UnknownTypeError(value)
+    return _plain_dict({field.name: getattr(value, field.name) for field in fields(value)}, depth)
+
+
+def _tagged(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return str.__str__(value)  # str() would ask the subclass how it likes to be shown
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, list | dict):
+        return _plain(list(value) if isinstance(value, list) else dict(value), depth + 1)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
     for tag, collection in _COLLECTIONS:
         if isinstance(value, collection):
             return {_TAG: tag, "v": [_plain(item, depth + 1) for item in value]}
-    return _plain_leaf(value, depth)
-
-
-def _plain_leaf(value: Any, depth: int) -> Any:
-    for base in (str, int, list, dict):
-        if isinstance(value, base):  # only subclasses come this far
-            return _plain(_base_value(base, value), depth + 1)
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
     for tag, base, write, _ in _TAGGED:
         if isinstance(value, base):
             return {_TAG: tag, "v": write(value)}
     raise _UnknownTypeError(value)
-
-
-def _base_value(base: type, value: Any) -> Any:
-    # str(value) would ask the subclass how it likes to be shown; its characters are what counts.
-    return str.__str__(value) if base is str else base(value)
 
 
 def _plain_dict(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:

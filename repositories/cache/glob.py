@@ -2,7 +2,8 @@ r"""Glob patterns exactly as Redis reads them, so that a pattern means the same 
 
 Redis compares bytes, not characters: ``?`` and a class match one byte of UTF-8. ``*`` is any run, ``[ab]``, ``[a-c]``
 and ``[^a]`` are classes, ``\`` takes the next byte as it is. The standard library's ``fnmatch`` differs in each of the
-last three, hence this translation (of ``stringmatchlen`` in Redis's ``util.c``, odd corners included).
+last three, hence this translation (of ``stringmatchlen`` in Redis's ``util.c``, odd corners included). One thing is not
+the same everywhere: where a range ends beyond ASCII (``[a-é]``), Redis's answer depends on the machine it is built for.
 """
 
 import re

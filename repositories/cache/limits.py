@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable
 from datetime import timedelta
+from itertools import islice
 from typing import Final
 
 MAX_KEY_CHARS: Final = 1024
@@ -18,7 +19,7 @@ MAX_TTL: Final = timedelta(days=3650)
 SMALLEST_INTEGER: Final = -(2**63)
 LARGEST_INTEGER: Final = 2**63 - 1
 
-type_of_namespace = re.compile(r"[A-Za-z0-9_./-]{1,64}")
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 
 Ttl = int | float | timedelta
 """How long a value lives: seconds, or a ``timedelta``."""
@@ -47,14 +48,16 @@ def checked_keys(keys: Iterable[object]) -> list[str]:
     """
     if isinstance(keys, str | bytes):
         raise TypeError(f"expected a collection of cache keys, not one {type(keys).__name__}: {keys!r:.80}")
-    checked = list(dict.fromkeys(checked_key(key) for key in keys))
-    if len(checked) > MAX_KEYS_PER_CALL:
-        raise ValueError(f"{len(checked):,} cache keys in one call: at most {MAX_KEYS_PER_CALL:,}, so split them")
-    return checked
+    given = list(islice(keys, MAX_KEYS_PER_CALL + 1))
+    if len(given) > MAX_KEYS_PER_CALL:
+        raise ValueError(
+            f"more than {MAX_KEYS_PER_CALL:,} cache keys in one call, from {given[0]!r:.80} on: split them"
+        )
+    return list(dict.fromkeys(map(checked_key, given)))
 
 
 def checked_pattern(pattern: object) -> str:
-    """Return ``pattern`` if it is a glob of 1 to ``MAX_KEY_CHARS`` (1,024) characters; raise as ``checked_key`` does."""
+    """Return ``pattern`` if it is a glob of 1 to 1,024 characters; raise as :func:`checked_key` does."""
     if not isinstance(pattern, str):
         raise TypeError(f"a cache pattern is text, not {type(pattern).__name__}: {pattern!r:.80}")
     if not 1 <= len(pattern) <= MAX_KEY_CHARS:
@@ -70,7 +73,7 @@ def checked_namespace(namespace: object) -> str:
     Raises:
         ValueError: it is anything else.
     """
-    if not isinstance(namespace, str) or not type_of_namespace.fullmatch(namespace):
+    if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise ValueError(f"a cache namespace is 1 to 64 letters, digits or _ . / - (no colon), not {namespace!r:.80}")
     return namespace
 

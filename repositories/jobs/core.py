@@ -219,6 +219,11 @@ def owned(mine: Any, allowed: Sequence[str], *also: Any) -> CTE:
     )
 
 
+def with_cancellation() -> ColumnElement[Any]:
+    """The job's ``errors`` with an entry that says that it was cancelled, and why if a reason was given."""
+    return with_error("cancelled", func.concat("Job cancelled", literal(": ") + Job.cancel_reason))
+
+
 def final_values(to: JobStatus | ColumnElement[Any]) -> dict[str, Any]:
     """What every move to a final state writes."""
     return {

@@ -9,7 +9,16 @@ from sqlalchemy import Text, case, cast, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from repositories.errors import translated
-from repositories.jobs.core import NOW, JobStatements, check_batch, final_values, held_rows, owned, with_error
+from repositories.jobs.core import (
+    NOW,
+    JobStatements,
+    check_batch,
+    final_values,
+    held_rows,
+    owned,
+    with_cancellation,
+    with_error,
+)
 from repositories.models import STATUS, Job
 from repositories.schemas import Finish, Held, JobError, Outcome
 from repositories.states import FINAL, JobStatus, Verb, sources
@@ -51,7 +60,11 @@ class Finishing(JobStatements):
                         "result": cast(ours.c.result, JSONB),
                         "progress": case((ours.c.target == str(JobStatus.COMPLETED), 100.0), else_=Job.progress),
                         "failures": case((failed, Job.failures + 1), else_=Job.failures),
-                        "errors": case((failed, with_error(ours.c.code, ours.c.message)), else_=Job.errors),
+                        "errors": case(
+                            (failed, with_error(ours.c.code, ours.c.message)),
+                            (ours.c.target == str(JobStatus.CANCELLED), with_cancellation()),
+                            else_=Job.errors,
+                        ),
                     }
                 )
             )
@@ -85,6 +98,8 @@ class Finishing(JobStatements):
         }
         if error is not None:
             values |= {"failures": Job.failures + 1, "errors": with_error(error.code, error.message)}
+        else:
+            values["errors"] = case((cancelled, with_cancellation()), else_=Job.errors)
         with translated():
             # A caller's own job has no payload and stands in no queue.
             outcome = await self._apply(update(Job).where(Job.id == ours.c.id, Job.payload.is_not(None)).values(values))

@@ -257,6 +257,15 @@ def test_settings_show_every_variable_and_mask_secrets(worker: Worker) -> None:
     assert "hunter2" not in ran.out
 
 
+def test_brackets_in_a_name_of_another_service_are_only_text(worker: Worker, folder: Path) -> None:
+    worker("upload", str(folder), "--workspace", "plans[/old] [red]x")
+
+    ran = worker("jobs", "list")
+
+    assert ran.status == Exit.OK
+    assert "plans[/old] [red]x" in ran.out
+
+
 def test_debug_lets_the_traceback_through(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ITEM_CONCURRENCY", "lots")
     monkeypatch.setattr(sys, "argv", ["worker", "--debug", "settings"])

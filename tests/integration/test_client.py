@@ -1,6 +1,7 @@
 """What other services do: enqueue, follow, cancel, retry."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,11 @@ from repositories.states import ItemStatus, JobStatus
 from repositories.workspaces import WorkspaceRepository
 from worker.client import JobClient, WorkspaceNotFoundError, open_client
 from worker.execution import Runtime, execute
-from worker.files import FileSource, NoFilesError, find_files
+from worker.files import FileSource, NoFilesError, find_files, store_files
 from worker.questions.question_set import Question, QuestionSet
 from worker.queue import JobQueue, connect
 from worker.settings import Settings, SettingsError
-from worker.storage import Storage, StoredBytesMissingError
+from worker.storage import Storage, StorageUnavailableError, StoredBytesMissingError
 
 FILES = [FileSource("a.txt", b"alpha")]
 QUESTIONS = QuestionSet(name="set.csv", questions=(Question(id="q1", text="What?"),))
@@ -86,6 +87,21 @@ async def test_a_session_that_rolled_back_hands_over_only_what_it_commits_later(
     await client.settled()
     assert await queue.length() == 1
     assert await queue.positions([kept.id]) == {kept.id: 1}
+
+
+async def test_savepoints_of_the_caller_neither_hand_over_early_nor_forget(
+    client: JobClient, database: DatabaseManager, queue: JobQueue
+) -> None:
+    async with database.get_transaction() as session:
+        async with session.begin_nested():
+            job = await client.upload_documents("handbook", FILES, session=session)
+        await client.settled()
+        assert await queue.length() == 0  # the savepoint is released, the transaction is not committed
+        doomed = await session.begin_nested()
+        await doomed.rollback()
+
+    await client.settled()
+    assert await queue.positions([job.id]) == {job.id: 1}
 
 
 async def test_without_redis_a_job_is_still_enqueued(
@@ -194,6 +210,42 @@ def test_folders_are_walked_in_order_and_hidden_files_left_out(tmp_path: Path) -
         path.write_text("x")
 
     assert [source.name for source in find_files([tmp_path])] == ["a/c.txt", "b.txt"]
+
+
+def test_two_files_of_the_same_name_are_both_taken_and_one_file_named_twice_once(tmp_path: Path) -> None:
+    for name in ("jan", "feb"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.txt").write_text(name)
+
+    found = find_files([tmp_path / "jan", tmp_path / "feb", tmp_path / "feb" / "summary.txt"])
+
+    assert len(found) == 2
+    assert {source.content.read_text() for source in found if isinstance(source.content, Path)} == {"jan", "feb"}
+
+
+def test_a_name_that_is_no_utf8_is_made_readable(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"gr\xf6\xdfe.txt")).write_text("x")
+
+    assert [source.name for source in find_files([tmp_path])] == ["gr\ufffd\ufffde.txt"]
+
+
+async def test_a_pipe_that_nobody_writes_to_is_refused_at_once(storage: Storage, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    (refused,) = await asyncio.wait_for(store_files([FileSource("pipe", tmp_path / "pipe")], storage, 10), 5)
+
+    assert refused.error is not None
+    assert refused.error.code == "not_a_file"
+
+
+async def test_a_storage_that_cannot_be_written_says_so_without_its_url(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(StorageUnavailableError, match="is STORAGE_URL right"):
+        await Storage(str(tmp_path / "file")).put(b"x")
+    with pytest.raises(StorageUnavailableError) as caught:
+        Storage("foo://user:hunter2@bar")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_an_empty_folder_and_a_missing_path_are_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from repositories.jobs import JobRepository
 from repositories.models import Job
 from repositories.schemas import Finish, Held
 from repositories.states import JobStatus
-from tests.factories import ERROR, LEASE, held, new_job, queued_jobs, running_jobs
+from tests.factories import ERROR, LEASE, held, hold, new_job, queued_jobs, running_jobs
 
 
 async def _child(jobs: JobRepository, *parents: Job) -> Job:
@@ -25,9 +25,9 @@ async def test_a_child_is_queued_when_its_last_parent_completes(jobs: JobReposit
     child = await _child(jobs, first, second)
     assert child.status is JobStatus.PENDING
 
-    early = await jobs.finish([Finish(*held(first), JobStatus.COMPLETED)])
+    early = await jobs.finish([Finish(hold(first), JobStatus.COMPLETED)])
     assert early.released == []
-    last = await jobs.finish([Finish(*held(second), JobStatus.COMPLETED)])
+    last = await jobs.finish([Finish(hold(second), JobStatus.COMPLETED)])
 
     assert last.released == [child.id]
     after = await jobs.get_by_id_or_raise(child.id)
@@ -37,7 +37,7 @@ async def test_a_child_is_queued_when_its_last_parent_completes(jobs: JobReposit
 
 async def test_a_child_of_completed_parents_is_queued_at_once(jobs: JobRepository) -> None:
     (parent,) = await running_jobs(jobs)
-    await jobs.finish([Finish(*held(parent), JobStatus.COMPLETED)])
+    await jobs.finish([Finish(hold(parent), JobStatus.COMPLETED)])
 
     assert (await _child(jobs, parent)).status is JobStatus.QUEUED
 
@@ -47,7 +47,7 @@ async def test_a_failed_parent_fails_the_whole_chain(jobs: JobRepository) -> Non
     child = await _child(jobs, parent)
     grandchild = await _child(jobs, child)
 
-    await jobs.finish([Finish(*held(parent), JobStatus.FAILED, None, ERROR)])
+    await jobs.finish([Finish(hold(parent), JobStatus.FAILED, None, ERROR)])
 
     for job in (child, grandchild):
         after = await jobs.get_by_id_or_raise(job.id)
@@ -65,7 +65,7 @@ async def test_a_cancelled_parent_fails_its_children(jobs: JobRepository) -> Non
 
 async def test_a_child_of_a_failed_parent_is_written_as_failed(jobs: JobRepository) -> None:
     (parent,) = await running_jobs(jobs)
-    await jobs.finish([Finish(*held(parent), JobStatus.FAILED, None, ERROR)])
+    await jobs.finish([Finish(hold(parent), JobStatus.FAILED, None, ERROR)])
 
     child = await _child(jobs, parent)
 
@@ -102,7 +102,7 @@ async def test_a_child_written_while_its_parent_finishes_is_never_forgotten(data
 
         async def finish() -> None:
             async with database.get_transaction() as session:
-                await JobRepository(session).finish([Finish(*held(parent), JobStatus.COMPLETED)])
+                await JobRepository(session).finish([Finish(hold(parent), JobStatus.COMPLETED)])
 
         async def write() -> UUID:
             async with database.get_transaction() as session:
@@ -121,6 +121,6 @@ async def test_a_job_may_depend_on_an_earlier_one_of_the_same_call(jobs: JobRepo
     assert child.status is JobStatus.PENDING
 
     (running,) = await jobs.claim([parent.id], "worker-1", LEASE)
-    outcome = await jobs.finish([Finish(*held(running), JobStatus.COMPLETED)])
+    outcome = await jobs.finish([Finish(hold(running), JobStatus.COMPLETED)])
 
     assert outcome.released == [child.id]

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import text
 
 from repositories.jobs import JobRepository
 from repositories.models import Job
+from repositories.schemas import Held
 from repositories.states import ItemStatus, JobStatus
 from repositories.workspaces import WorkspaceRepository
 from tests.engines import NotingEngine
@@ -16,7 +18,10 @@ from tests.factories import LEASE
 from worker.client import JobClient
 from worker.execution import Runtime, execute, retry_delay
 from worker.files import FileSource
+from worker.leases import LeaseKeeper, Watcher
 from worker.questions.question_set import Question, QuestionSet
+from worker.settings import Settings
+from worker.storage import Storage
 
 FILES = [FileSource(f"{n}.txt", f"document {n}".encode()) for n in range(6)]
 QUESTIONS = QuestionSet(
@@ -150,8 +155,64 @@ async def test_an_unexpected_error_is_retried_and_then_fails_the_job(client: Job
 
     after = await client.status(job.id)
     assert (after.status, after.failures, after.attempt) == (JobStatus.FAILED, 2, 2)
-    assert [error["code"] for error in after.errors] == ["unexpected_error", "unexpected_error"]
-    assert "no idea what to do with odd.txt" in str(after.error)
+    assert [error["code"] for error in after.errors] == ["unexpected_error", "all_items_failed"]
+    (item,) = await client.items(job.id)
+    assert item.error == "RuntimeError: no idea what to do with odd.txt"
+
+
+async def test_an_item_with_an_unexpected_error_never_stops_the_others(
+    client: JobClient, runtime: Runtime, engine: NotingEngine
+) -> None:
+    runtime.settings = runtime.settings.model_copy(update={"item_concurrency": 1})
+    files = [FileSource("0-odd.txt", b"crash"), *FILES]
+    job = await client.upload_documents("handbook", files, max_attempts=2)
+
+    await execute(runtime, str(job.id))
+    first = await client.status(job.id)
+    assert (first.status, first.items_done, first.items_failed) == (JobStatus.QUEUED, 6, 0)
+    async with runtime.database.get_transaction() as session:
+        await session.execute(text("UPDATE jobs SET scheduled_at = NULL"))
+    await execute(runtime, str(job.id))
+
+    after = await client.status(job.id)
+    assert (after.status, after.items_done, after.items_failed) == (JobStatus.COMPLETED, 6, 1)
+    assert engine.added.count("0-odd.txt") == 2
+
+
+async def test_bytes_that_are_not_there_yet_are_waited_for_before_a_zip_is_listed(
+    client: JobClient, runtime: Runtime, settings: Settings, tmp_path: Path
+) -> None:
+    """A worker that does not see the client's storage must not record the zip itself as a document."""
+    job = await client.upload_documents("handbook", [FileSource("box.zip", b"PK\x05\x06" + b"\x00" * 18)])
+    runtime.storage = Storage(str(tmp_path / "elsewhere"))
+
+    await execute(runtime, str(job.id))
+
+    after = await client.status(job.id)
+    assert (after.status, after.items_total, after.errors[-1]["code"]) == (JobStatus.QUEUED, 0, "bytes_missing")
+
+
+async def test_what_an_error_says_is_never_why_it_cannot_be_recorded(
+    client: JobClient, runtime: Runtime, engine: NotingEngine
+) -> None:
+    job = await client.upload_documents("handbook", [FileSource("odd\ufffd.txt", b"crash")], max_attempts=1)
+    engine.trouble = "nul \x00 and a lone surrogate \ud800"
+
+    await execute(runtime, str(job.id))
+
+    (item,) = await client.items(job.id)
+    assert item.error == "RuntimeError: nul  and a lone surrogate ?"
+
+
+async def test_the_lease_keeper_outlives_an_error_that_no_one_thought_of(database_url: str) -> None:
+    keeper = LeaseKeeper(database_url.replace("test_", "gone_"), LEASE, timedelta(seconds=0.05))
+    with keeper.holding(Held(UUID(int=1), 1), Watcher(lambda: None, lambda: None)):
+        await keeper.start()
+        thread = keeper._thread
+        assert thread is not None
+        await asyncio.to_thread(thread.join, 1.5)  # many turns, each with a database that does not exist
+        assert thread.is_alive()
+    await keeper.stop()
 
 
 async def test_an_attempt_that_takes_too_long_is_stopped(
@@ -177,7 +238,7 @@ async def test_a_cancelled_job_stops_at_its_next_item_and_keeps_what_is_done(
     await task
 
     after = await client.status(job.id)
-    assert after.status is JobStatus.CANCELLED
+    assert (after.status, after.error) == (JobStatus.CANCELLED, "Job cancelled: wrong folder")
     assert after.items_done == runtime.settings.item_concurrency  # those that were in flight, and no more
     assert (await _statuses(client, job.id)).count(ItemStatus.PENDING) == 2
 
@@ -261,3 +322,32 @@ def test_retries_wait_longer_each_time_and_never_longer_than_five_minutes() -> N
     for failures in range(30):
         ceiling = min(300, 2 * 2**failures)
         assert timedelta(0) < retry_delay(failures) <= timedelta(seconds=ceiling)
+
+
+async def test_an_attempt_whose_write_is_refused_stops_and_leaves_the_record_to_its_owner(
+    client: JobClient, runtime: Runtime, engine: NotingEngine
+) -> None:
+    """Without the lease keeper's help: the first group of items that is refused ends the run."""
+    job = await client.upload_documents("handbook", FILES)
+    runtime.leases = LeaseKeeper("postgresql+asyncpg://nobody", LEASE, LEASE)  # never started: tells nobody anything
+    task = await _running(runtime, engine, job)
+    async with runtime.database.get_transaction() as session:
+        await session.execute(text("UPDATE jobs SET attempt = 2, worker_id = 'worker-2'"))
+
+    engine.gate.set()
+    await asyncio.wait_for(task, 10)
+
+    after = await client.status(job.id)
+    assert (after.status, after.attempt, after.items_done) == (JobStatus.PROCESSING, 2, 0)
+    assert set(await _statuses(client, job.id)) == {ItemStatus.PENDING}
+
+
+async def test_an_empty_zip_is_a_failed_item_and_not_a_silent_success(client: JobClient, runtime: Runtime) -> None:
+    empty_zip = b"PK\x05\x06" + b"\x00" * 18
+    job = await client.upload_documents("handbook", [*FILES[:1], FileSource("box.zip", empty_zip)])
+
+    await execute(runtime, str(job.id))
+
+    items = {item.key: item for item in await client.items(job.id)}
+    assert (items["box.zip"].status, items["box.zip"].error_code) == (ItemStatus.FAILED, "empty")
+    assert "holds no files" in str(items["box.zip"].error)

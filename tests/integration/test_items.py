@@ -6,7 +6,7 @@ from repositories.items import ItemRepository
 from repositories.jobs import JobRepository
 from repositories.schemas import Finish, Held, ItemOutcome, JobError, NewItem
 from repositories.states import ItemStatus, JobStatus
-from tests.factories import ERROR, LEASE, expire_lease, held, running_jobs
+from tests.factories import ERROR, LEASE, expire_lease, hold, running_jobs
 
 
 def _new(count: int) -> list[NewItem]:
@@ -25,9 +25,9 @@ def _failed(position: int) -> ItemOutcome:
 async def test_counts_and_progress_follow_the_items(session: AsyncSession, jobs: JobRepository) -> None:
     (job,) = await running_jobs(jobs)
     items = ItemRepository(session)
-    await items.expand(*held(job), _new(4))
+    await items.expand(hold(job), _new(4))
 
-    await items.record(*held(job), [*_done(0, 1), _failed(2)])
+    await items.record(hold(job), [*_done(0, 1), _failed(2)])
 
     after = await jobs.get_by_id_or_raise(job.id)
     assert (after.items_total, after.items_done, after.items_failed, after.progress) == (4, 2, 1, 75.0)
@@ -37,10 +37,10 @@ async def test_counts_and_progress_follow_the_items(session: AsyncSession, jobs:
 async def test_an_item_recorded_twice_counts_once(session: AsyncSession, jobs: JobRepository) -> None:
     (job,) = await running_jobs(jobs)
     items = ItemRepository(session)
-    await items.expand(*held(job), _new(2))
+    await items.expand(hold(job), _new(2))
 
-    await items.record(*held(job), _done(0))
-    await items.record(*held(job), [_failed(0), *_done(1)])
+    await items.record(hold(job), _done(0))
+    await items.record(hold(job), [_failed(0), *_done(1)])
 
     after = await jobs.get_by_id_or_raise(job.id)
     assert (after.items_done, after.items_failed) == (2, 0)
@@ -49,7 +49,7 @@ async def test_an_item_recorded_twice_counts_once(session: AsyncSession, jobs: J
 async def test_no_write_of_a_lost_attempt_lands(session: AsyncSession, jobs: JobRepository) -> None:
     (job,) = await running_jobs(jobs)
     items = ItemRepository(session)
-    await items.expand(*held(job), _new(2))
+    await items.expand(hold(job), _new(2))
     lost = Held(job.id, job.attempt)
     await expire_lease(session, job.id)
     await jobs.rescue()
@@ -68,10 +68,10 @@ async def test_a_group_of_items_is_one_statement(
 ) -> None:
     (job,) = await running_jobs(jobs)
     items = ItemRepository(session)
-    await items.expand(*held(job), _new(500))
+    await items.expand(hold(job), _new(500))
     statements.clear()
 
-    await items.record(*held(job), _done(*range(500)))
+    await items.record(hold(job), _done(*range(500)))
 
     assert len(statements) == 1, statements
 
@@ -79,9 +79,9 @@ async def test_a_group_of_items_is_one_statement(
 async def test_a_retry_keeps_finished_items_and_opens_failed_ones(session: AsyncSession, jobs: JobRepository) -> None:
     (job,) = await running_jobs(jobs)
     items = ItemRepository(session)
-    await items.expand(*held(job), _new(3))
-    await items.record(*held(job), [*_done(0), _failed(1), _failed(2)])
-    await jobs.finish([Finish(*held(job), JobStatus.FAILED, None, ERROR)])
+    await items.expand(hold(job), _new(3))
+    await items.record(hold(job), [*_done(0), _failed(1), _failed(2)])
+    await jobs.finish([Finish(hold(job), JobStatus.FAILED, None, ERROR)])
 
     await jobs.retry([job.id])
 

@@ -43,7 +43,8 @@ async def test_a_message_is_json_and_names_the_job_and_nothing_else(
     body = json.loads(await redis.get(job_key_prefix + str(job.id)))
     assert (body["f"], body["a"], body["k"]) == ("document_upload", [str(job.id)], {})
     (as_arq_sees_it,) = await redis.queued_jobs()
-    assert (as_arq_sees_it.function, as_arq_sees_it.args) == ("document_upload", [str(job.id)])
+    assert as_arq_sees_it.function == "document_upload"
+    assert [*as_arq_sees_it.args] == [str(job.id)]
 
 
 @pytest.mark.parametrize("message", [b"\x80\x04K\x01.", b"not json", b"[1]", b"null"])
@@ -103,7 +104,23 @@ async def test_a_message_without_its_body_is_handed_over_again(
 
     await upkeep.reconcile()
 
-    assert await queue.missing([Waiting(job.id, job.type, job.priority)]) == []
+    assert await queue.stranded([Waiting(job.id, job.type, job.priority)]) == ([], [])
+
+
+async def test_a_job_whose_worker_died_between_its_mark_and_its_claim_is_handed_over_at_the_second_look(
+    database: DatabaseManager, redis: ArqRedis, queue: JobQueue, upkeep: Upkeep
+) -> None:
+    (job,) = await _queued(database)
+    await upkeep.reconcile()
+    mark = in_progress_key_prefix + str(job.id)
+    await redis.set(mark, b"1")
+
+    await upkeep.reconcile()
+    assert await redis.exists(mark)  # it may be a claim that is under way
+    await upkeep.reconcile()
+
+    assert not await redis.exists(mark)
+    assert await queue.length() == 1
 
 
 async def test_the_reconciler_takes_ended_jobs_out_of_redis_and_leaves_running_ones(

@@ -15,7 +15,7 @@ from repositories.jobs import JobRepository
 from repositories.models import Job
 from repositories.schemas import MAX_BATCH, Finish, Held, Outcome
 from repositories.states import FINAL, TRANSITIONS, JobStatus, Verb
-from tests.factories import ERROR, LEASE, expire_lease, held, job_in, new_job, queued_jobs, running_jobs
+from tests.factories import ERROR, LEASE, expire_lease, held, hold, job_in, new_job, queued_jobs, running_jobs
 
 Move = Callable[[JobRepository, Job], Awaitable[Outcome]]
 
@@ -234,7 +234,7 @@ async def test_rescue_honours_a_cancel_request(session: AsyncSession, jobs: JobR
 
 async def test_a_persons_retry_starts_the_tries_anew(jobs: JobRepository) -> None:
     (job,) = await running_jobs(jobs, max_attempts=1)
-    await jobs.finish([Finish(*held(job), JobStatus.FAILED, None, ERROR)])
+    await jobs.finish([Finish(hold(job), JobStatus.FAILED, None, ERROR)])
 
     outcome = await jobs.retry([job.id])
 

@@ -86,6 +86,27 @@ def test_an_entry_over_the_file_bound_is_refused_whatever_its_header_says() -> N
     assert large.error.code == "too_large"
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compression_that_unpacks_without_bound_is_refused_unread(compression: int) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        archive.writestr("bomb.txt", b"0" * 100_000)
+
+    entry = read(out.getvalue())["box.zip/bomb.txt"]
+
+    assert entry.error is not None
+    assert entry.error.code == "unsupported_compression"
+
+
+@pytest.mark.parametrize("name", ["a" * 5_000, "../" + "b" * 20_000])
+def test_a_name_without_end_is_refused_and_shortened(name: str) -> None:
+    (entry,) = read(zipped((name, b"x"))).values()
+
+    assert entry.error is not None
+    assert entry.error.code == "name_too_long"
+    assert len(entry.name) <= 1_000
+
+
 def test_an_archive_over_the_total_is_refused_whole() -> None:
     content = zipped(*((f"{n}.txt", bytes(range(256)) * 4) for n in range(3)))
 

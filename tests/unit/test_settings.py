@@ -1,9 +1,13 @@
 """Settings: every malformed variable is named, and no value that may be secret is repeated."""
 
-import pytest
+import io
 
-from worker.settings import SettingsError, load_settings
-from worker.telemetry import mask
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from worker.settings import LogFormat, LogLevel, SettingsError, load_settings
+from worker.telemetry import configure_logging, mask
 
 
 def test_a_malformed_variable_is_named_with_its_rule(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,6 +34,25 @@ def test_a_url_of_the_wrong_kind_is_refused_without_repeating_it(
         load_settings()
 
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("DATABASE_URL", "postgresql://h:port/db"), ("REDIS_URL", "redis://h:port/0")]
+)
+def test_a_url_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(SettingsError, match=f"{variable}: must be like"):
+        load_settings()
+
+
+def test_sslmode_of_a_hosted_platform_means_the_drivers_ssl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgres://me:s%40cret@host/db?sslmode=require")
+
+    url = load_settings().database_url
+
+    assert url is not None
+    assert url.get_secret_value() == "postgresql+asyncpg://me:s%40cret@host/db?ssl=require"
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
@@ -71,3 +94,22 @@ def test_credentials_in_a_url_are_masked_wherever_it_stands_in_a_text() -> None:
     text = "cannot reach postgresql+asyncpg://me:s%40cret@host:5432/db nor redis://:pass@h"
 
     assert mask(text) == "cannot reach postgresql+asyncpg://***@host:5432/db nor redis://***@h"
+    assert mask("postgresql://u:pa/ss@wo:rd@h/db") == "postgresql://***@h/db"
+    assert mask("redis://h/0?password=sekret&db=1") == "redis://h/0?password=***&db=1"
+
+
+def test_a_traceback_in_text_shows_no_local_variable() -> None:
+    stream = io.StringIO()
+    configure_logging(LogLevel.INFO, LogFormat.TEXT, stream)
+
+    def connect(password: str) -> int:
+        return int("1" * len(password) + "x")
+
+    try:
+        connect(password=SecretStr("hunter2").get_secret_value())
+    except ValueError:
+        structlog.get_logger("test").exception("test.error")
+
+    assert "test.error" in stream.getvalue()
+    assert "ValueError" in stream.getvalue()
+    assert "hunter2" not in stream.getvalue().replace('SecretStr("hunter2")', "")

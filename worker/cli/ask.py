@@ -47,7 +47,7 @@ def read_questions(file: Path) -> QuestionSet:
         raise SettingsError(f"{file} cannot be read: {error.strerror}") from None
     questions = read_question_set(content, file.name)
     for warning in questions.warnings:
-        err.print(f"{file.name}: {warning}", style="yellow", markup=False, highlight=False)
+        err.print(f"{file.name}: {warning}", style="yellow", highlight=False)
     return questions
 
 
@@ -93,4 +93,4 @@ def tell(job: Job, report: Report) -> None:
             highlight=False,
         )
     if job.error and job.status.is_final and not totals.questions:
-        err.print(f"  {job.error}", style="red", markup=False)
+        err.print(f"  {job.error}", style="red")

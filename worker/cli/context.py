@@ -19,14 +19,16 @@ from worker.files import NoFilesError
 from worker.questions.question_set import QuestionSetError
 from worker.queue import QueueUnavailableError
 from worker.settings import Settings, SettingsError, load_settings
+from worker.storage import StorageUnavailableError
 from worker.telemetry import configure_logging, mask
 
 T = TypeVar("T")
 
 _PIPED_WIDTH = 240  # a table that goes to a file or a pipe is not squeezed into 80 columns
 
-out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
-err = Console(stderr=True, soft_wrap=True, width=None if sys.stderr.isatty() else _PIPED_WIDTH)
+# Without markup: what is printed comes from files and other services, and [brackets] in it are only text.
+out = Console(soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+err = Console(stderr=True, soft_wrap=True, markup=False, width=None if sys.stderr.isatty() else _PIPED_WIDTH)
 
 _STATUS_OF_ERROR: dict[type[Exception], Exit] = {
     SettingsError: Exit.USAGE,
@@ -36,6 +38,7 @@ _STATUS_OF_ERROR: dict[type[Exception], Exit] = {
     DatabaseUnavailableError: Exit.UNAVAILABLE,
     SchemaOutdatedError: Exit.USAGE,
     QueueUnavailableError: Exit.UNAVAILABLE,
+    StorageUnavailableError: Exit.UNAVAILABLE,
     EmbeddedServersError: Exit.UNAVAILABLE,
     RepositoryError: Exit.FAILED,
 }

@@ -85,7 +85,7 @@ async def _run(
     else:
         out.print()
         for item in failed:
-            err.print(f"{item.error} [{item.error_code}]", style="red", markup=False, highlight=False)
+            err.print(f"{item.error} [{item.error_code}]", style="red", highlight=False)
         tell(asked, made)
         _tell_report(written)
     return _exit(upload, asked)

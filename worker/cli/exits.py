@@ -10,7 +10,7 @@ class Exit(IntEnum):
     FAILED = 1  # the job failed, or some request was refused
     USAGE = 2  # wrong usage, a malformed setting or a bad input file: nothing was done
     PARTLY = 3  # the job completed, but some of its items failed
-    UNAVAILABLE = 4  # PostgreSQL, Redis or the embedded servers do not answer
+    UNAVAILABLE = 4  # PostgreSQL, Redis or the storage does not answer
     INTERRUPTED = 130  # Ctrl-C
 
 
@@ -19,7 +19,7 @@ MEANINGS = {
     Exit.FAILED: "the job failed, or some request was refused (named on stderr)",
     Exit.USAGE: "wrong usage, a malformed setting or a bad input file: nothing was done",
     Exit.PARTLY: "the job completed, but some of its items failed",
-    Exit.UNAVAILABLE: "PostgreSQL or Redis does not answer",
+    Exit.UNAVAILABLE: "PostgreSQL, Redis or the storage does not answer",
     Exit.INTERRUPTED: "interrupted by Ctrl-C; jobs go on",
 }
 

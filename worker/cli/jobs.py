@@ -7,6 +7,7 @@ from uuid import UUID
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from repositories.base import as_uuid
 from repositories.errors import NotFoundError
@@ -58,7 +59,7 @@ async def _list(filters: JobFilters, pagination: PaginationParams, *, as_json: b
             str(job.id),
             job.type,
             job.workspace_id or "",
-            f"[{STYLES[job.status]}]{job.status}",
+            Text(str(job.status), style=STYLES[job.status]),
             f"{job.items_done + job.items_skipped}/{job.items_total}" if job.items_total else "",
             str(job.items_failed or ""),
             str(positions.get(job.id, "")),
@@ -105,10 +106,10 @@ async def _show(job_id: str, *, items: bool, as_json: bool) -> None:
         if value not in (None, [], {}, ""):
             text = json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
             table.add_row(name, text)
-    out.print(table, markup=False)
+    out.print(table)
     for item in found:
         tail = f"  {item.error} [{item.error_code}]" if item.status is ItemStatus.FAILED else ""
-        out.print(f"  {item.position:>5}  {item.status:<8} {item.key}{tail}", markup=False, highlight=False)
+        out.print(f"  {item.position:>5}  {item.status:<8} {item.key}{tail}", highlight=False)
 
 
 def _item(item: JobItem) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def _tell(verb: str, outcome: Outcome, words: dict[JobStatus, str], *, as_json: 
             json.dumps({"job_id": str(job_id), "status": word}) if as_json else f"{job_id}  {word}", highlight=False
         )
     for error in outcome.refused.values():
-        err.print(f"worker jobs {verb}: {error}", style="red", markup=False, highlight=False)
+        err.print(f"worker jobs {verb}: {error}", style="red", highlight=False)
     return Exit.FAILED if outcome.refused else Exit.OK
 
 

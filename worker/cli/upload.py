@@ -50,7 +50,7 @@ async def _upload(paths: list[Path], workspace: str, *, wait: bool, priority: in
             _summary(job, seconds)
             failed = failed_items(await client.items(job.id))
             for item in failed[:_MOST_SHOWN]:
-                err.print(f"  {item.error} [{item.error_code}]", style="red", markup=False, highlight=False)
+                err.print(f"  {item.error} [{item.error_code}]", style="red", highlight=False)
             if len(failed) > _MOST_SHOWN:
                 err.print(f"  and {len(failed) - _MOST_SHOWN} more: worker jobs show {job.id} --items", style="red")
         return ended(job)
@@ -77,4 +77,4 @@ def _summary(job: Job, seconds: float) -> None:
     )
     out.print(table)
     if job.error and job.status is not JobStatus.COMPLETED:
-        err.print(f"  {job.error}", style="red", markup=False)
+        err.print(f"  {job.error}", style="red")

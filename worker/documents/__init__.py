@@ -1,0 +1,1 @@
+"""Documents: opening archives, reading text out of files, splitting it into passages."""

@@ -5,6 +5,7 @@ reach a file. It is still refused, because whoever wrote it meant harm or made a
 """
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from repositories.schemas import JobError
 _READ_BYTES = 64 * 1024
 _ENCRYPTED = 0x1
 _UTF8_NAME = 0x800
+_LONGEST_NAME = 1_000
+# Only these unpack a bounded block at a time; bzip2 and LZMA may turn a few hundred bytes into gigabytes in one call.
+_COMPRESSION = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini"})
 
 
@@ -82,7 +86,7 @@ def read_zip(name: str, content: bytes, bounds: ArchiveBounds) -> Iterator[Archi
             full = f"{name}/{path}"
             problem = _problem(entry, path, seen)
             if problem is not None:
-                yield ArchiveEntry(full, b"", problem)
+                yield ArchiveEntry(full[:_LONGEST_NAME], b"", problem)
                 continue
             seen.add(path)
             read = _read(archive, entry, full, bounds, left)
@@ -106,7 +110,7 @@ def _read(
                 out.write(block)
                 if out.tell() > most:
                     break
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError) as error:
         return ArchiveEntry(
             full, b"", JobError(code="corrupt", message=f"{full} cannot be unpacked ({type(error).__name__})")
         )
@@ -118,10 +122,14 @@ def _read(
 
 def _problem(entry: zipfile.ZipInfo, path: str, seen: set[str]) -> JobError | None:
     parts = PurePosixPath(path).parts
+    if len(path) > _LONGEST_NAME:
+        return JobError(code="name_too_long", message=f"the zip holds a name of {len(path):,} characters: {path[:60]}…")
     if not parts or path.startswith("/") or ".." in parts or (len(path) > 1 and path[1] == ":"):
         return JobError(code="unsafe_name", message=f"the zip names a path outside itself: {path!r}")
     if entry.flag_bits & _ENCRYPTED:
         return JobError(code="encrypted", message=f"{path} is encrypted: upload it without a password")
+    if entry.compress_type not in _COMPRESSION:
+        return JobError(code="unsupported_compression", message=f"{path} is packed in a rare way: zip it anew")
     kind = entry.external_attr >> 28
     if kind not in {0, 8}:  # neither unknown nor a regular file: a link, a device
         return JobError(code="not_a_file", message=f"{path} is a link or a device, not a file")

@@ -21,6 +21,7 @@ _ROW = re.compile(r"[^:;\n]{1,80}: .*; [^:;\n]{1,80}: ")
 # A full stop ends no sentence behind the first of these, nor between the second and a number.
 _TITLES = frozenset({"approx", "ca", "cf", "dr", "e.g", "eg", "i.e", "ie", "incl", "mr", "mrs", "ms", "prof", "vs"})
 _BEFORE_NUMBERS = frozenset({"art", "fig", "figs", "max", "min", "no", "nos", "nr", "p", "pp", "sec", "tel", "vol"})
+_LOOK_BACK = 100  # characters before a full stop that tell whether it ends a sentence
 _SENTENCE_END = re.compile(r"[.!?\u2026][\"'\u201d\u2019\u00bb)\]]*\s+(?=[\"'\u201c\u2018\u00ab(\[]*[^\W_])")
 
 
@@ -83,7 +84,8 @@ def _sentences_of_line(line: str) -> Iterator[str]:
     start = 0
     for end in _SENTENCE_END.finditer(line):
         if not line[end.end()].islower() and not (
-            line[end.start()] == "." and _goes_on(line[start : end.start()], line[end.end()])
+            line[end.start()] == "."
+            and _goes_on(line[max(start, end.start() - _LOOK_BACK) : end.start()], line[end.end()])
         ):
             yield line[start : end.end()].strip()
             start = end.end()
@@ -113,17 +115,25 @@ def _pieces(block: Block) -> Iterator[str]:
 
 def _parts(line: str) -> Iterator[str]:
     """Fill parts of at most ``AIM`` characters with sentences or fields; what is longer alone is cut between words."""
-    units = re.split(r"(?<=;) ", line) if is_row(line) else list(_sentences_of_line(line))
+    units = re.split(r"(?<=;) ", line) if is_row(line) else _sentences_of_line(line)
     part = ""
     for unit in units:
         if part and len(part) + 1 + len(unit) > AIM:
             yield part
             part = ""
-        part = f"{part} {unit}" if part else unit
-        while len(part) > LONGEST:
-            cut = part.rfind(" ", AIM // 2, LONGEST)
-            cut = cut if cut > 0 else LONGEST
-            yield part[:cut]
-            part = part[cut:].strip()
+        *whole, rest = _cut(unit)
+        yield from whole
+        part = f"{part} {rest}" if part else rest
     if part:
         yield part
+
+
+def _cut(text: str) -> Iterator[str]:
+    """Cut what has no end between words, or else anywhere; all but the last piece are full."""
+    start = 0
+    while len(text) - start > LONGEST:
+        blank = text.rfind(" ", start + AIM // 2, start + LONGEST)
+        end = blank if blank > 0 else start + LONGEST
+        yield text[start:end]
+        start = end + (blank > 0)
+    yield text[start:]

@@ -52,10 +52,8 @@ async def _specs(run: Run, file: StoredFile) -> list[dict[str, Any]]:
     """What is to be stored of one file: the file itself, or each entry of a zip."""
     if file.sha256 is None or not file.name.lower().endswith(".zip"):
         return [file.model_dump(exclude_none=True)]
-    try:
-        content = await run.runtime.storage.get(file.sha256)
-    except StoredBytesMissingError:
-        return [file.model_dump(exclude_none=True)]  # storing it will say so
+    # If its bytes are missing the attempt fails and comes again: what is in the zip is not known before it is there.
+    content = await run.runtime.storage.get(file.sha256)
     if not is_zip_archive(file.name, content):
         error = JobError(code="corrupt", message=f"{file.name} is not a zip, whatever its name says")
         return [{"name": file.name, "error": error.model_dump()}]
@@ -71,6 +69,9 @@ async def _specs(run: Run, file: StoredFile) -> list[dict[str, Any]]:
             specs.append(await _entry_spec(run, entry))
     except ArchiveError as error:
         return [{"name": file.name, "error": error.error.model_dump()}]
+    if not specs:
+        empty = JobError(code="empty", message=f"{file.name} holds no files: there is nothing to store")
+        return [{"name": file.name, "error": empty.model_dump()}]
     return specs
 
 

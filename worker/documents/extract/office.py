@@ -12,7 +12,7 @@ import kreuzberg
 from kreuzberg import ExtractionConfig, ExtractionResult, PageConfig, PostProcessorConfig
 
 from worker.documents.extract.blocks import Outline
-from worker.documents.extract.lines import LineReader, full_width, without_running_lines
+from worker.documents.extract.lines import LineReader, full_width, is_title, without_running_lines
 from worker.documents.extract.markdown import read_markdown
 from worker.documents.extract.notes import speaker_notes
 from worker.documents.extract.refusals import damaged, locked, unsupported
@@ -28,7 +28,6 @@ _NO_TITLE = re.compile(
 )
 _PROGRAM = re.compile(r"\AMicrosoft (?:Word|PowerPoint|Excel) - ")
 _FILE_NAME = re.compile(r"\.(?:docx?|pptx?|xlsx?|odt|pdf|indd|tex|rtf)\Z", re.IGNORECASE)
-_UNENDED = re.compile(r"[^.,;:]\Z")
 _PROSE = 200  # characters from which an XML element is a paragraph rather than a field
 _MAX_FIELDS = 20
 # Line breaks that were meant stay apart from those that were not, and signs of the text are no Markdown.
@@ -44,7 +43,9 @@ def read_pdf(content: bytes, name: str, outline: Outline) -> int:
     pages, running = without_running_lines([page["content"].splitlines() for page in found])
     lines = [line for page in pages for line in page]
     headings = _large_lines(structure, {line.strip() for line in lines})
-    outline.title = _title(result) or next((text for text, level in headings.items() if level == 1), running)
+    top = next((line.strip() for line in lines if line.strip()), "")
+    large = next((text for text, level in headings.items() if level == 1), top if top in headings else None)
+    outline.title = _title(result) or large or running
     reader = LineReader(outline, full_width(lines), headings, frozenset(" ".join(lines).lower().split()))
     for page, body in zip(found, pages, strict=True):
         reader.page(page["page_number"], body)
@@ -161,6 +162,6 @@ def _large_lines(result: ExtractionResult, lines: set[str]) -> dict[str, int]:
         content = node["content"]
         if content["node_type"] == "heading":
             for line in map(str.strip, content["text"].splitlines()):
-                if line in lines and _UNENDED.search(line):
+                if line in lines and is_title(line):  # not the row of a table in larger letters
                     headings.setdefault(line, content["level"])
     return headings

@@ -14,9 +14,9 @@ from pathlib import PurePosixPath
 from worker.documents.extract import office, sniffing
 from worker.documents.extract.blocks import Extracted, Outline
 from worker.documents.extract.decoding import decode
-from worker.documents.extract.lines import read_plain
 from worker.documents.extract.mail import read_mail
 from worker.documents.extract.markdown import read_markdown
+from worker.documents.extract.plain import read_plain
 from worker.documents.extract.refusals import damaged, locked, too_large, without_text
 from worker.documents.extract.structured import NotJsonError, read_json
 from worker.engines.base import DocumentRejectedError

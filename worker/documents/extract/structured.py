@@ -6,8 +6,6 @@ from typing import Any
 
 from worker.documents.extract.blocks import Outline
 
-_MAX_DEPTH = 20
-
 
 class NotJsonError(ValueError):
     """The text is no JSON; the message says where it breaks."""
@@ -39,8 +37,6 @@ def _parsed(text: str) -> Any:
 
 
 def _write(value: Any, outline: Outline, depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise NotJsonError("it is nested too deeply")
     if isinstance(value, Mapping):
         plain = {key: item for key, item in value.items() if _is_plain(item)}
         outline.text("; ".join(f"{key}: {_shown(item)}" for key, item in plain.items() if item not in (None, "", [])))

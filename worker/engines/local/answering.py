@@ -7,6 +7,7 @@ where the best sentence does not carry enough of the question, as AnythingLLM do
 from collections.abc import Sequence
 from itertools import pairwise
 
+from worker.documents.passages import is_row
 from worker.engines.base import Answer, Source
 from worker.engines.local import embedding
 from worker.engines.local.evidence import Sentence, Term, coverage, judge, terms_of
@@ -18,10 +19,11 @@ REFUSAL = "There is no relevant information in this workspace to answer your que
 
 MOST_SENTENCES = 3
 _LIKENESS = 0.4  # share of the likeness of vectors in how well a sentence fits; the rest is its coverage
-_ENOUGH = 0.45  # how well a sentence must fit for an answer
-_GIVES_VALUE = 0.06
+_ENOUGH = 0.43  # how well a sentence must fit for an answer
+_GIVES_VALUE = 0.06  # what a sentence is worth beyond its fit when the best are chosen
 _ALSO = 0.85  # further sentences fit at least so well, in proportion to the best
-_NEXT_TO = 0.06  # a sentence beside a chosen one is worth more: the two were written to be read together
+_ALSO_ROW = 0.95  # so do further rows of tables, which are alike whatever they are about
+_NEXT_TO = 0.06  # a sentence beside a chosen one in its paragraph is worth more: they were written to be read together
 
 
 def answer(question: str, counts: Counts, candidates: Sequence[Candidate], vocabulary: Vocabulary) -> Answer:
@@ -63,23 +65,33 @@ def fit(terms: Sequence[Term], together: Sequence[Sentence]) -> float:
 def choose(terms: Sequence[Term], judged: Sequence[Sentence]) -> list[Sentence]:
     """Return the sentences to quote, best first: at least one, at most ``MOST_SENTENCES``."""
     worth = [fit(terms, [sentence]) + (_GIVES_VALUE if sentence.gives else 0) for sentence in judged]
-    left = set(range(len(judged)))
-    best = max(left, key=lambda at: (worth[at], -at))
-    chosen = [best]
-    left.remove(best)
-    while left and len(chosen) < MOST_SENTENCES:
-        near = [judged[at] for at in chosen]
-        with_neighbours = {at: worth[at] + (_NEXT_TO if _is_beside(judged[at], near) else 0) for at in left}
-        at = max(left, key=lambda at: (with_neighbours[at], -at))
-        if with_neighbours[at] < _ALSO * worth[best]:
+    best = max(range(len(judged)), key=lambda at: (worth[at], -at))
+    chosen = [judged[best]]
+    if chosen[0].before is not None and chosen[0].points_back:
+        chosen.append(chosen[0].before)
+    while len(chosen) < MOST_SENTENCES:
+        left = [at for at, sentence in enumerate(judged) if sentence not in chosen and _is_understood(sentence, chosen)]
+        gained = {at: worth[at] + (_NEXT_TO if _is_beside(judged[at], chosen) else 0) for at in left}
+        enough = [at for at in left if gained[at] >= (_ALSO_ROW if is_row(judged[at].text) else _ALSO) * worth[best]]
+        if not enough:
             break
-        chosen.append(at)
-        left.remove(at)
-    return [judged[at] for at in chosen]
+        chosen.append(judged[max(enough, key=lambda at: (gained[at], -at))])
+    return chosen
+
+
+def _is_understood(sentence: Sentence, chosen: Sequence[Sentence]) -> bool:
+    """What points back ("it costs") would seem to speak of another thing if nothing before it is quoted."""
+    return not sentence.points_back or any(
+        (sentence.candidate, sentence.line) == (other.candidate, other.line) and other.order < sentence.order
+        for other in chosen
+    )
 
 
 def _is_beside(sentence: Sentence, chosen: Sequence[Sentence]) -> bool:
-    return any(sentence.candidate == other.candidate and abs(sentence.order - other.order) == 1 for other in chosen)
+    return any(
+        (sentence.candidate, sentence.line) == (other.candidate, other.line) and abs(sentence.order - other.order) == 1
+        for other in chosen
+    )
 
 
 def _quoted(terms: Sequence[Term], chosen: Sequence[Sentence], candidates: Sequence[Candidate]) -> Answer:

@@ -11,7 +11,7 @@ K99 that no document knows has no answer here, however well its other words fit.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -28,14 +28,14 @@ SHORTLIST = 48
 # How much a term speaks for a sentence; 1 if it stands in it.
 _IN_CONTEXT = 0.9  # in the headings above the sentence or the name of its document
 _IN_SENTENCE_BEFORE = 0.8
-_IN_PASSAGE = 0.55
+_IN_PASSAGE = 0.45
 _AS_VALUE = 0.85  # it asks for a kind of value that the sentence gives ("how heavy": 24 kg)
 _LIKE_FROM, _LIKE_TO, _LIKE_MOST = 0.2, 0.7, 0.85  # cosines of two words, and what the upper one counts for
 
 # How far a sentence can be trusted to be about the question; 1 if nothing speaks against it.
 _OTHER_CODE = 0.35  # it is about another of the kind, or the code is nowhere near it
 _UNKNOWN_NAME = 0.5
-_NO_VALUE = 0.85  # it gives nothing of the kind that is asked for
+_NO_VALUE = 0.7  # it gives nothing of the kind that is asked for
 
 # What is left of the weight of words that say little by themselves.
 _COMMON_WORD = 0.2  # of the commonest word of the language; of rarer ones more
@@ -49,6 +49,7 @@ _LIGHT_WORDS = """
     takes thing things try turn use used want whole work
 """
 _ASKING, _LIGHT = frozenset(_ASKING_WORDS.split()), frozenset(_LIGHT_WORDS.split())
+_POINTS_BACK = re.compile(r"(?:it|its|they|their|he|she|his|her|this|these|that|those|both|then)\b", re.IGNORECASE)
 _NO_WORD = re.compile(r"[\W_]+")
 _SERIES = re.compile(r"([^\W\d_]+)\d+")
 _SHORT = 3  # letters that belong to a number behind them: "K 20", "DIN 912"
@@ -75,7 +76,7 @@ class Term:
     asks: tuple[ValueKind, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sentence:
     """Something that can be quoted, and what speaks for it.
 
@@ -88,6 +89,7 @@ class Sentence:
             kind that is asked for.
         likeness: cosine of its vector with the question's, 0 to 1; set by whoever compares vectors.
         gives: it gives a value of a kind that is asked for; ``None`` if no kind is.
+        before: the sentence before it in its paragraph.
     """
 
     candidate: int
@@ -98,6 +100,12 @@ class Sentence:
     trust: float = 1
     likeness: float = 0
     gives: bool | None = None
+    before: "Sentence | None" = field(default=None, repr=False)
+
+    @property
+    def points_back(self) -> bool:
+        """Whether it is hardly understood without the one before it, which names what it speaks of."""
+        return _POINTS_BACK.match(self.text) is not None
 
 
 def terms_of(question: str, counts: Counts, vocabulary: Vocabulary) -> list[Term]:
@@ -128,15 +136,18 @@ def judge(
     judged: list[Sentence] = []
     for number, candidate in enumerate(candidates):
         context, passage = bags.of(context_of(candidate)), bags.of(candidate.text)
-        before: tuple[int, _Bag] | None = None
-        for sentence in _sentences(number, candidate.text):
+        lines = candidate.text.split("\n")
+        bag_before = passage
+        for sentence in _sentences(number, lines):
             bag = bags.of(sentence.text)
-            places = [(1.0, bag), (_IN_CONTEXT, context), (_IN_PASSAGE, passage)]
-            if before is not None and before[0] == sentence.line:
-                places.insert(2, (_IN_SENTENCE_BEFORE, before[1]))
+            places = [(1.0, bag), (_IN_CONTEXT, context)]
+            if sentence.before is not None:
+                places.append((_IN_SENTENCE_BEFORE, bag_before))
+            # "It weighs" speaks of something in its own paragraph.
+            places.append((_IN_PASSAGE, bags.of(lines[sentence.line]) if sentence.points_back else passage))
             sentence.found, sentence.trust = _match(terms, places)
             judged.append(sentence)
-            before = (sentence.line, bag)
+            bag_before = bag
     judged.sort(key=lambda sentence: -sentence.trust * coverage(terms, [sentence]))  # stable: better passages first
     shortlist = judged[:SHORTLIST]
     _look_for_values(question, terms, shortlist)
@@ -264,10 +275,13 @@ def _series(form: str) -> str | None:
     return found.group(1) if found else None
 
 
-def _sentences(candidate: int, text: str) -> list[Sentence]:
+def _sentences(candidate: int, lines: Sequence[str]) -> list[Sentence]:
     found: list[Sentence] = []
-    for number, line in enumerate(text.split("\n")):
-        found += [Sentence(candidate, number, len(found) + at, said) for at, said in enumerate(sentences(line))]
+    for number, line in enumerate(lines):
+        before = None
+        for said in sentences(line):
+            before = Sentence(candidate, number, len(found), said, before=before)
+            found.append(before)
     return found
 
 

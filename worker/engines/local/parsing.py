@@ -161,13 +161,13 @@ class Parsers:
             _LOG.warning(
                 "parser.ended", document=document.name, media_type=document.media_type, status=parser.status, said=said
             )
-            raise self._refusal(document.name, parser.status, said) from error
+            too_slow = isinstance(error, TimeoutError) or parser.status == -signal.SIGALRM
+            raise self._refusal(document.name, said, too_slow=too_slow) from error
         else:
             self._idle.append(parser)
 
-    def _refusal(self, name: str, status: int | None, said: str) -> DocumentRejectedError:
-        # Without any reason given it was ended from here: the alarm came too late.
-        if status == -signal.SIGALRM or (status == -signal.SIGKILL and not said):
+    def _refusal(self, name: str, said: str, *, too_slow: bool) -> DocumentRejectedError:
+        if too_slow:
             return too_large(name, f"it could not be read within {self._seconds} seconds")
         if any(sign in said for sign in _OUT_OF_MEMORY):
             return too_large(name, f"reading it needs more than {self._max_memory_bytes // 2**20} MiB of memory")
