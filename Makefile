@@ -1,10 +1,12 @@
 # Everything a person or CI runs. Needs Python 3.11 or newer, git and make; the rest goes into .venv.
 PYTHON ?= python3
+# Commands and tests start many processes: without compiled files each of them takes a second longer.
+export PYTHONDONTWRITEBYTECODE :=
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check fix docs
+.PHONY: help setup demo test test-slow test-all check fix docs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -22,10 +24,12 @@ demo: .venv/.synced ## Run the whole product on real input and write demo-report
 	@$(BIN)/worker demo
 
 test: .venv/.synced ## Run the fast tests on a real PostgreSQL and a real Redis
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n 2
 
-test-all: .venv/.synced ## Run every test
-	@$(BIN)/python -m pytest
+test-slow: .venv/.synced ## Run the tests that the fast run leaves out
+	@$(BIN)/python -m pytest -m slow -n 2
+
+test-all: test test-slow ## Run every test
 
 check: .venv/.synced ## Lint, check formatting, types and import direction
 	@$(BIN)/ruff check

@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -50,7 +51,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture(scope="session")
 def redis_url(servers: Servers) -> str:
-    return servers.redis_url
+    """This process's own Redis database: tests empty it, and beside this one another process may run tests."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return urlsplit(servers.redis_url)._replace(path=f"/{number}").geturl()
 
 
 async def _administer(servers: Servers, statement: str) -> None:

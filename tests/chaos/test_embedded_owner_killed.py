@@ -180,6 +180,7 @@ async def test_the_servers_stop_with_their_killed_guardian(
         await assert_stored(servers, f"guardian {owner_too}")
 
 
+@pytest.mark.slow
 async def test_a_server_that_outlives_owner_and_guardian_keeps_others_from_its_files_until_it_is_gone(
     start_owner: Callable[..., Owner], data_dir: Path
 ) -> None:
@@ -203,6 +204,7 @@ async def test_a_server_that_outlives_owner_and_guardian_keeps_others_from_its_f
         assert servers.owned
 
 
+@pytest.mark.slow
 async def test_a_process_id_left_by_a_crash_does_not_block_the_next_start(
     start_owner: Callable[..., Owner], data_dir: Path
 ) -> None:
@@ -224,6 +226,7 @@ async def test_a_process_id_left_by_a_crash_does_not_block_the_next_start(
             await assert_stored(servers, "crash")
 
 
+@pytest.mark.slow
 def test_an_owner_killed_while_the_data_folder_is_made_leaves_nothing_running_and_the_next_one_makes_it(
     tmp_path: Path,
 ) -> None:
@@ -293,6 +296,7 @@ async def test_ctrl_c_reaches_the_owner_and_leaves_it_its_servers_until_it_is_do
     assert still_running(running, within=0) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_killed_in_the_end(start_owner: Callable[..., Owner]) -> None:
     owner = start_owner()
     owner.servers()

@@ -83,7 +83,9 @@ async def stored(database: DatabaseManager) -> list[tuple[str, int]]:
         return [(name, count) for name, count in rows]
 
 
-@pytest.mark.parametrize("command", [("worker", "run"), ("arq", "worker.main.WorkerSettings")])
+@pytest.mark.parametrize(
+    "command", [("worker", "run"), pytest.param(("arq", "worker.main.WorkerSettings"), marks=pytest.mark.slow)]
+)
 async def test_a_job_whose_workers_were_all_killed_goes_on_after_its_last_finished_item(
     workers: Workers, client: JobClient, database: DatabaseManager, command: tuple[str, ...]
 ) -> None:
@@ -108,6 +110,7 @@ async def test_a_job_whose_workers_were_all_killed_goes_on_after_its_last_finish
     assert await stored(database) == [(f"{n:04}.txt", 1) for n in range(DOCUMENTS)]
 
 
+@pytest.mark.slow
 async def test_a_worker_that_is_told_to_stop_puts_its_job_back_and_another_goes_on_at_once(
     workers: Workers, client: JobClient, database: DatabaseManager
 ) -> None:

@@ -265,6 +265,7 @@ async def test_a_document_whose_passages_cannot_be_written_is_not_stored_at_all(
     assert await count(database, "documents") == 0
 
 
+@pytest.mark.slow
 async def test_a_document_of_many_passages_is_stored_and_embedded_whole(
     local: LocalEngine, database: DatabaseManager
 ) -> None:

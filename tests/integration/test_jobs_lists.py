@@ -166,7 +166,11 @@ async def test_the_history_tells_attempts_errors_and_the_end(
 
     assert len(statements) == 1
     assert (history.attempts, history.failures, history.crashes) == (3, 1, 1)
-    assert [(error.attempt, error.code) for error in history.errors] == [(1, "broken"), (2, "worker_lost")]
+    assert [(error.attempt, error.code) for error in history.errors] == [
+        (1, "broken"),
+        (2, "worker_lost"),
+        (3, "cancelled"),
+    ]
     assert [(event.event, event.attempt, event.text) for event in history.timeline] == [
         ("created", None, None),
         ("error", 1, "broken: it broke"),
@@ -174,6 +178,7 @@ async def test_the_history_tells_attempts_errors_and_the_end(
         ("queued", None, None),
         ("started", 3, "worker-3"),
         ("cancel_requested", None, "enough"),
+        ("error", 3, "cancelled: Job cancelled: enough"),
         ("ended", 3, "cancelled"),
     ]
 

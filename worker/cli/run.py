@@ -93,5 +93,5 @@ def dev(processes: Processes = 2, concurrency: Concurrency = None) -> None:
 async def migrate(settings: Settings) -> None:
     """Bring the schema up to date."""
     url = require(settings.database_url, "DATABASE_URL")
-    async with DatabaseManager(url, pool_size=1, max_overflow=0) as database:
+    async with DatabaseManager(url, pool_size=2) as database:
         await upgrade(database.engine)

@@ -61,7 +61,7 @@ class Source(BaseModel):
     Attributes:
         document: the name the document was uploaded under.
         page: its page, from 1, where the format has pages.
-        heading: the nearest heading above it.
+        heading: the title and headings above it, joined by `` > ``.
         text: the passage itself, as the engine quotes it.
         score: the engine's own measure of fit, higher is better; comparable within one engine only.
     """
@@ -111,7 +111,7 @@ class DocumentRejectedError(EngineError):
     """This document can never be stored as it is; the others of its job can.
 
     Codes: ``corrupt`` (cannot be parsed), ``no_text`` (nothing to search in it), ``unsupported_type``, ``encrypted``,
-    ``too_large``.
+    ``too_large``, ``not_stored`` (asked to embed what is not there).
     """
 
 
