@@ -713,7 +713,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     # Explaining a failure traces every line of the database driver: minutes and gigabytes.

@@ -162,7 +162,7 @@ def test_programs_images_and_archives_are_refused_whatever_their_name(content: b
 
 
 @given(st.binary(max_size=300), st.sampled_from([*sorted(SUPPORTED_EXTENSIONS), "", ".xyz"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_bytes_make_sniffing_fail_in_another_way(content: bytes, ending: str) -> None:
     try:
         assert "/" in sniff(content, f"file{ending}")
@@ -411,7 +411,7 @@ def test_a_document_with_more_text_than_allowed_is_too_large() -> None:
 
 
 @given(st.binary(max_size=400), st.sampled_from(sorted(SUPPORTED_EXTENSIONS)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_no_bytes_make_extraction_fail_in_another_way(content: bytes, ending: str) -> None:
     try:
         name = f"file{ending}"
@@ -424,7 +424,7 @@ def test_no_bytes_make_extraction_fail_in_another_way(content: bytes, ending: st
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.text(min_size=1, max_size=12)), max_size=20))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_nothing_written_to_an_outline_is_lost(entries: list[tuple[int, str]]) -> None:
     """Level 0 is text; every heading and every text is found in some block's text or heading, and text in order."""
     outline = Outline(fallback="file")

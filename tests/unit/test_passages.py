@@ -33,14 +33,14 @@ def letters(texts: list[str]) -> str:
 
 
 @given(BLOCKS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_passage_is_longer_than_its_bound_and_none_is_empty(blocks: list[Block]) -> None:
     for passage in passages(document(blocks)):
         assert 0 < len(passage.text) <= LONGEST
 
 
 @given(BLOCKS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_passages_one_after_another_are_the_text_of_the_document(blocks: list[Block]) -> None:
     made = passages(document(blocks))
     assert letters([passage.text for passage in made]) == letters([block.text for block in blocks])
@@ -65,7 +65,7 @@ def test_the_same_document_gives_the_same_passages(blocks: list[Block]) -> None:
 
 
 @given(TEXTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_sentences_of_a_text_are_its_text(text: str) -> None:
     assert letters(sentences(text)) == letters([text])
 
