@@ -89,6 +89,8 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(Verb.CANCEL, _S.PROCESSING, _S.CANCELLED, fenced=False),  # the caller's own job; a worker's is marked
     Transition(Verb.RETRY, _S.FAILED, _S.QUEUED, fenced=False),
     Transition(Verb.RETRY, _S.CANCELLED, _S.QUEUED, fenced=False),
+    Transition(Verb.RETRY, _S.FAILED, _S.PENDING, fenced=False),  # its parents have not ended
+    Transition(Verb.RETRY, _S.CANCELLED, _S.PENDING, fenced=False),
 )
 
 

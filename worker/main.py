@@ -26,7 +26,7 @@ from worker.queue import JobQueue, deserialize, redis_settings, serialize
 from worker.settings import Settings, SettingsError, load_settings
 from worker.storage import Storage
 from worker.tasks import TASKS
-from worker.tasks.maintenance import cleanup
+from worker.tasks.maintenance import cleanup, roll_up
 from worker.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
@@ -121,7 +121,11 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
     require(settings.database_url, "DATABASE_URL")
     return {
         "functions": [_arq_function(job_type) for job_type in TASKS],
-        "cron_jobs": [cron(cleanup, name="cron:cleanup", minute=17, second=0, timeout=3_600)],
+        "cron_jobs": [
+            # Before the clean-up, which takes away what it counts.
+            cron(roll_up, name="cron:roll_up", minute=7, second=0, timeout=600),
+            cron(cleanup, name="cron:cleanup", minute=17, second=0, timeout=3_600),
+        ],
         "redis_settings": redis_settings(require(settings.redis_url, "REDIS_URL")),
         "on_startup": startup,
         "on_shutdown": shutdown,

@@ -29,13 +29,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlalchemy.orm.util import AliasedClass
 
 from repositories.base import BaseRepository
 from repositories.errors import InvalidTransitionError, NotFoundError
 from repositories.models import Job
 from repositories.schemas import MAX_BATCH, Held, JobCreate, JobUpdate, Outcome
-from repositories.states import JobStatus, Verb, sources
+from repositories.states import FINAL, JobStatus, Verb, sources
 
 NOW = func.clock_timestamp()  # not now(): that is the start of the caller's transaction
 ASKED_AT = func.statement_timestamp()  # the same in conditions: fixed within a statement, so an index can be asked
@@ -110,6 +111,27 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
             .values(parents_left=Job.parents_left + waiting.c.parents, version=Job.version + 1, updated_at=NOW)
             .execution_options(synchronize_session=False)
         )
+
+    async def _wait_for_live_parents(self, children: Sequence[UUID]) -> list[UUID]:
+        """Let just retried jobs wait for those of their parents that have not ended; return the ones that wait."""
+        wanted = select(func.unnest(Job.depends_on)).where(named(children))
+        # Locked first, in a statement of their own: the count below sees every parent that ended meanwhile.
+        await self.session.execute(select(Job.id).where(Job.id.in_(wanted)).order_by(Job.id).with_for_update())
+        parent = aliased(Job)
+        live = (
+            select(func.count())
+            .where(parent.id == any_(Job.depends_on), parent.status.not_in(sorted(FINAL)))
+            .correlate(Job)
+            .scalar_subquery()
+        )
+        waiting = await self.session.scalars(
+            update(Job)
+            .where(named(children), Job.status == JobStatus.QUEUED, live > 0)
+            .values(status=JobStatus.PENDING, parents_left=live, queued_at=None)
+            .returning(Job.id)
+            .execution_options(synchronize_session=False)
+        )
+        return list(waiting)
 
     async def _abandon(self, parents: Sequence[UUID]) -> list[UUID]:
         """Fail the children that cannot run without ``parents``; return those that have children of their own."""

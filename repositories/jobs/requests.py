@@ -69,7 +69,10 @@ class Asking(JobStatements):
         return await self.get_by_id_or_raise(key)
 
     async def retry(self, ids: Collection[UUID]) -> Outcome:
-        """Queue failed or cancelled jobs again: finished items are kept, failed ones tried again, tries start anew."""
+        """Queue failed or cancelled jobs again: finished items are kept, failed ones tried again, tries start anew.
+
+        A job whose parents have not ended (because they are retried, too) is ``pending`` until they have.
+        """
         check_batch(len(ids), "retry")
         allowed = sources(Verb.RETRY, JobStatus.QUEUED)
         found = (
@@ -107,6 +110,9 @@ class Asking(JobStatements):
             outcome = Outcome(moved=dict.fromkeys(moved, JobStatus.QUEUED), released=list(moved))
             if again := [job_id for job_id, has_dependents in moved.items() if has_dependents]:
                 await self._wait_again(again)
+            for job_id in await self._wait_for_live_parents(list(moved)):
+                outcome.moved[job_id] = JobStatus.PENDING
+                outcome.released.remove(job_id)
             if outcome.moved:
                 await self.session.execute(
                     update(JobItem)

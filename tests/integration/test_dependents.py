@@ -72,6 +72,28 @@ async def test_a_child_of_a_failed_parent_is_written_as_failed(jobs: JobReposito
     assert (child.status, child.errors[-1]["code"]) == (JobStatus.FAILED, "parent_failed")
 
 
+async def test_a_family_that_is_retried_runs_in_its_order_again(jobs: JobRepository) -> None:
+    (parent,) = await running_jobs(jobs)
+    child = await _child(jobs, parent)
+    await jobs.finish([Finish(hold(parent), JobStatus.FAILED, None, ERROR)])
+
+    outcome = await jobs.retry([parent.id, child.id])
+
+    assert outcome.moved == {parent.id: JobStatus.QUEUED, child.id: JobStatus.PENDING}
+    assert outcome.released == [parent.id]
+    (again,) = await jobs.claim([parent.id], "worker-1", LEASE)
+    done = await jobs.finish([Finish(hold(again), JobStatus.COMPLETED)])
+    assert done.released == [child.id]
+
+
+async def test_a_child_that_is_retried_alone_after_its_parents_ended_is_queued(jobs: JobRepository) -> None:
+    (parent,) = await running_jobs(jobs)
+    child = await _child(jobs, parent)
+    await jobs.finish([Finish(hold(parent), JobStatus.FAILED, None, ERROR)])
+
+    assert (await jobs.retry([child.id])).released == [child.id]
+
+
 async def test_a_parent_that_does_not_exist_is_not_found(jobs: JobRepository) -> None:
     nobody = uuid7()
 

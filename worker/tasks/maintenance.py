@@ -24,3 +24,11 @@ async def cleanup(ctx: dict[Any, Any]) -> None:
         if gone < _BATCH:
             break
     log.info("jobs.cleaned_up", deleted=total, older_than_days=runtime.settings.job_cleanup_days)
+
+
+async def roll_up(ctx: dict[Any, Any]) -> None:
+    """Write the statistics of the hours that are over, so that reading them does not walk over the jobs again."""
+    runtime: Runtime = ctx["runtime"]
+    async with runtime.database.get_transaction() as session:
+        rows = await JobRepository(session).roll_up()
+    log.info("statistics.rolled_up", rows=rows)
