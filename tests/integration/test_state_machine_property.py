@@ -44,6 +44,7 @@ class Model:
     cancel_requested: bool = False
     scheduled: bool = False
     expired: bool = False
+    waits: bool = False  # for a parent that never ends
 
     def may(self, verb: Verb, target: JobStatus) -> bool:
         return any((row.verb, row.source, row.target) == (verb, self.status, target) for row in TRANSITIONS)
@@ -155,8 +156,9 @@ async def _cancel(_: Step, jobs: JobRepository, mine: Held) -> None:
 
 
 def _retried(_: Step, job: Model, held: int) -> Model:
-    if job.payload and job.may(Verb.RETRY, S.QUEUED):
-        return job.moved(S.QUEUED, failures=0, crashes=0, cancel_requested=False)
+    to = S.PENDING if job.waits else S.QUEUED
+    if job.payload and job.may(Verb.RETRY, to):
+        return job.moved(to, failures=0, crashes=0, cancel_requested=False)
     return job
 
 
@@ -215,13 +217,13 @@ async def _start(jobs: JobRepository, kind: str) -> tuple[UUID, Model]:
     if kind == "waiting":
         (parent,) = await jobs.create_many([new_job()])
         (job,) = await jobs.create_many([new_job(depends_on=[parent.id])])
-        return job.id, Model(S.PENDING)
+        return job.id, Model(S.PENDING, waits=True)
     (job,) = await jobs.create_many([new_job()])
     return job.id, Model(S.QUEUED)
 
 
 def _as_model(job: Job, like: Model) -> Model:
-    """The row as the model sees it. Whether the lease ran out is not on it: that is taken over."""
+    """The row as the model sees it. Whether the lease ran out and a parent lives is taken over."""
     return Model(
         status=job.status,
         payload=job.payload is not None,
@@ -233,6 +235,7 @@ def _as_model(job: Job, like: Model) -> Model:
         cancel_requested=job.cancel_requested_at is not None,
         scheduled=job.scheduled_at is not None,
         expired=like.expired,
+        waits=like.waits,
     )
 
 
