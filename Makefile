@@ -17,7 +17,7 @@ setup: .venv/.synced ## Install the locked dependencies into .venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(BIN)/python -m uv sync --quiet --locked --inexact
+	@$(BIN)/python -m uv sync --quiet --locked --inexact --compile-bytecode
 	@touch $@
 
 demo: .venv/.synced ## Run the whole product on real input and write demo-report/

@@ -144,6 +144,7 @@ async def test_the_servers_stop_with_their_killed_owner_and_the_next_one_finds_e
         await assert_stored(servers, number.name)
 
 
+@pytest.mark.slow
 async def test_the_next_owner_need_not_wait_until_the_last_ones_servers_are_gone(
     start_owner: Callable[..., Owner], data_dir: Path
 ) -> None:
@@ -254,6 +255,7 @@ def test_an_owner_killed_while_the_data_folder_is_made_leaves_nothing_running_an
     assert not (tmp_path / "postgresql.partial").exists()
 
 
+@pytest.mark.slow
 def test_a_child_that_the_owner_forked_does_not_keep_the_servers_alive(
     start_owner: Callable[..., Owner], data_dir: Path
 ) -> None:
@@ -277,6 +279,7 @@ def test_a_child_that_the_owner_forked_does_not_keep_the_servers_alive(
         child.kill()
 
 
+@pytest.mark.slow
 async def test_ctrl_c_reaches_the_owner_and_leaves_it_its_servers_until_it_is_done(
     start_owner: Callable[..., Owner],
 ) -> None:

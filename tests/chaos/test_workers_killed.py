@@ -23,7 +23,7 @@ from worker.settings import Settings
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
 
-DOCUMENTS = 200
+DOCUMENTS = 120
 RECOVERY_SECONDS = 15
 
 

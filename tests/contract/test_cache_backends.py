@@ -519,7 +519,7 @@ async def _answer(backend: CacheBackend, call: tuple[Any, ...]) -> Any:
     return round(answer) if name == "ttl" and answer is not None else answer
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=st.lists(CALLS, max_size=25))
 async def test_any_run_of_calls_is_answered_alike_by_memory_and_redis(
     redis_backend: RedisBackend, calls: list[tuple[Any, ...]]
@@ -534,7 +534,7 @@ async def test_any_run_of_calls_is_answered_alike_by_memory_and_redis(
     assert await memory.get_many(everything) == await redis_backend.get_many(everything)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patterns=st.lists(PATTERNS, min_size=1, max_size=8))
 async def test_any_pattern_matches_the_same_keys_in_memory_and_redis(
     redis_backend: RedisBackend, patterns: list[str]

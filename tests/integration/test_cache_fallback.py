@@ -658,7 +658,7 @@ CALLS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=st.lists(CALLS, max_size=8), meanwhile=st.lists(CALLS, max_size=15))
 async def test_redis_ends_up_as_if_it_had_never_been_away(
     shared_client: Redis, namespace: str, before: list[tuple[Any, ...]], meanwhile: list[tuple[Any, ...]]
