@@ -11,7 +11,13 @@ import typer
 from pydantic import SecretStr, ValidationError
 from rich.console import Console
 
-from repositories.embedded import EmbeddedServersError, Servers, default_data_dir, running_servers
+from repositories.embedded import (
+    EmbeddedServersError,
+    Servers,
+    default_data_dir,
+    embedded_servers,
+    running_servers,
+)
 from repositories.errors import DatabaseUnavailableError, RepositoryError, SchemaOutdatedError
 from worker.cli.exits import Exit
 from worker.client import JobClient, WorkspaceNotFoundError, open_client
@@ -82,6 +88,17 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def data_dir(settings: Settings) -> Path:
     """Where the embedded servers keep their data: a folder for each working folder, unless DATA_DIR says."""
     return settings.data_dir or default_data_dir(Path.cwd())
+
+
+@contextmanager
+def own_servers(settings: Settings) -> Iterator[Settings]:
+    """Embedded servers in place of those that are not set, for as long as the block lasts."""
+    with embedded_servers(
+        data_dir(settings),
+        database_url=None if settings.database_url is None else settings.database_url.get_secret_value(),
+        redis_url=None if settings.redis_url is None else settings.redis_url.get_secret_value(),
+    ) as servers:
+        yield with_servers(settings, servers)
 
 
 def with_servers(settings: Settings, servers: Servers) -> Settings:

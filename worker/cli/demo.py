@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from repositories.embedded import embedded_servers
 from repositories.models import Job
 from repositories.states import JobStatus
 from worker.cli.ask import read_questions, tell
-from worker.cli.context import data_dir, environment, err, exit_with, fail, out, run, with_servers
+from worker.cli.context import environment, err, exit_with, fail, out, own_servers, run
 from worker.cli.exits import Exit
 from worker.cli.run import migrate
 from worker.client import open_client
@@ -53,14 +52,9 @@ def _demo(examples: Path, report: Path, *, as_json: bool, verbose: bool) -> Exit
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     _say("1  PostgreSQL, Redis and the schema", as_json=as_json)
-    with embedded_servers(
-        data_dir(settings),
-        database_url=None if settings.database_url is None else settings.database_url.get_secret_value(),
-        redis_url=None if settings.redis_url is None else settings.redis_url.get_secret_value(),
-    ) as servers:
-        settings = with_servers(settings, servers)
-        run(migrate(settings))
-        return run(_run(settings, handbook, questions, report, as_json=as_json, verbose=verbose))
+    with own_servers(settings) as connected:
+        run(migrate(connected))
+        return run(_run(connected, handbook, questions, report, as_json=as_json, verbose=verbose))
 
 
 async def _run(

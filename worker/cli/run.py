@@ -10,9 +10,8 @@ from arq.worker import create_worker
 from redis.exceptions import RedisError
 
 from repositories.database import DatabaseManager
-from repositories.embedded import embedded_servers
 from repositories.migrations import upgrade
-from worker.cli.context import connected_settings, data_dir, environment, err, out, run, with_servers
+from worker.cli.context import connected_settings, data_dir, environment, err, out, own_servers, run
 from worker.main import require, shutdown, worker_settings
 from worker.queue import QueueUnavailableError
 from worker.settings import Settings, load_settings
@@ -76,18 +75,13 @@ def dev(processes: Processes = 2, concurrency: Concurrency = None) -> None:
     if concurrency is not None:
         settings = settings.model_copy(update={"worker_concurrency": concurrency})
     configure_logging(settings.log_level, settings.log_format)
-    with embedded_servers(
-        data_dir(settings),
-        database_url=None if settings.database_url is None else settings.database_url.get_secret_value(),
-        redis_url=None if settings.redis_url is None else settings.redis_url.get_secret_value(),
-    ) as servers:
-        settings = with_servers(settings, servers)
-        run(migrate(settings))
-        out.print(f"PostgreSQL and Redis are up; data in {data_dir(settings)}", soft_wrap=True)
+    with own_servers(settings) as connected:
+        run(migrate(connected))
+        out.print(f"PostgreSQL and Redis are up; data in {data_dir(connected)}", soft_wrap=True)
         out.print("In another terminal: worker upload FOLDER --workspace NAME --wait")
         err.print("Ctrl-C stops everything; what is queued is kept.", style="dim")
         with suppress(KeyboardInterrupt):
-            run(_supervise(settings, processes))
+            run(_supervise(connected, processes))
 
 
 async def migrate(settings: Settings) -> None:
