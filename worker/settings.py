@@ -50,7 +50,7 @@ class Settings(DatabaseSettings, CacheSettings):
         default="storage",
         min_length=1,
         description=(
-            "Where uploaded bytes are kept until a worker reads them: a folder that every worker sees, or a URL that "
+            "Where uploaded bytes are kept for the workers: a folder that every worker sees, or a URL that "
             "obstore knows (s3://, gs://, az://)."
         ),
     )
