@@ -29,35 +29,19 @@ from repositories.jobs import JobRepository, Waiting
 from repositories.models import Job, JobItem
 from repositories.schemas import JobFilters, NewJob, Outcome, PaginationParams
 from repositories.states import JobStatus, JobType
-from repositories.workspaces import WorkspaceRepository
+from repositories.workspaces import WorkspaceNotFoundError, WorkspaceRepository
 from worker.files import FileSource, NoFilesError, store_files
 from worker.payloads import DocumentUploadPayload, QuestionProcessingPayload
 from worker.questions.question_set import QuestionSet
 from worker.queue import JobQueue, QueueUnavailableError, connect
-from worker.settings import Settings, SettingsError
+from worker.settings import Settings, require
 from worker.storage import Storage
+
+__all__ = ["JobClient", "WorkspaceNotFoundError", "open_client"]
 
 POLL_SECONDS = 0.2
 
 log = structlog.get_logger(__name__)
-
-
-class WorkspaceNotFoundError(LookupError):
-    """There is no such workspace.
-
-    Attributes:
-        name: what was asked for.
-        near: known names that look like it, best first.
-    """
-
-    def __init__(self, name: str, near: Sequence[str]) -> None:
-        super().__init__(name, near)
-        self.name, self.near = name, near
-
-    def __str__(self) -> str:
-        if self.near:
-            return f"there is no workspace {self.name!r}: did you mean {' or '.join(map(repr, self.near))}?"
-        return f"there is no workspace {self.name!r}: upload documents into it first"
 
 
 class JobClient:
@@ -300,9 +284,7 @@ class JobClient:
 
     async def _check_workspace(self, name: str) -> None:
         async with self._database.get_session() as session:
-            workspaces = WorkspaceRepository(session, self._engine)
-            if await workspaces.get(name) is None:
-                raise WorkspaceNotFoundError(name, await workspaces.near(name))
+            await WorkspaceRepository(session, self._engine).get_or_raise(name)
 
 
 def _is_due(job: Job) -> bool:
@@ -317,13 +299,11 @@ async def open_client(settings: Settings) -> AsyncIterator[JobClient]:
         SettingsError: ``DATABASE_URL`` or ``REDIS_URL`` is not set.
         DatabaseUnavailableError: PostgreSQL does not answer.
     """
-    if settings.database_url is None or settings.redis_url is None:
-        missing = "DATABASE_URL" if settings.database_url is None else "REDIS_URL"
-        raise SettingsError(f"{missing} is not set: export it or put it into .env (`worker dev` needs neither)")
-    redis = connect(settings.redis_url.get_secret_value(), settings.redis_pool_size)
+    database_url, redis_url = require(settings.database_url, "DATABASE_URL"), require(settings.redis_url, "REDIS_URL")
+    redis = connect(redis_url, settings.redis_pool_size)
     try:
         async with DatabaseManager(
-            settings.database_url.get_secret_value(),
+            database_url,
             pool_size=settings.database_pool_size,
             max_overflow=settings.database_max_overflow,
             name="anythingllm-worker client",

@@ -14,7 +14,6 @@ from uuid import uuid4
 import structlog
 from arq import cron, func
 from arq.worker import Function
-from pydantic import SecretStr
 
 from repositories.database import DatabaseManager
 from repositories.migrations import check
@@ -23,7 +22,7 @@ from worker.execution import Runtime, execute
 from worker.leases import LeaseKeeper
 from worker.loops import Loop, Loops, Upkeep
 from worker.queue import JobQueue, deserialize, redis_settings, serialize
-from worker.settings import Settings, SettingsError, load_settings
+from worker.settings import Settings, SettingsError, load_settings, require
 from worker.storage import Storage
 from worker.tasks import TASKS
 from worker.tasks.maintenance import cleanup, roll_up
@@ -99,17 +98,6 @@ async def shutdown(ctx: dict[Any, Any]) -> None:
         structlog.contextvars.bind_contextvars(worker_id=ctx["runtime"].worker_id)
         await stack.aclose()
         log.info("worker.stopped")
-
-
-def require(value: SecretStr | None, variable: str) -> str:
-    """Return the text of a setting that must be set.
-
-    Raises:
-        SettingsError: it is not; the message says what to do.
-    """
-    if value is None:
-        raise SettingsError(f"{variable} is not set: export it or put it into .env (`worker dev` needs neither)")
-    return value.get_secret_value()
 
 
 def worker_settings(settings: Settings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsConfigDict
 
@@ -129,6 +129,17 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         raise SettingsError("\n".join(map(_told, error.errors(include_input=False)))) from None
+
+
+def require(value: SecretStr | None, variable: str) -> str:
+    """Return the text of a setting that must be set.
+
+    Raises:
+        SettingsError: it is not; the message says what to do.
+    """
+    if value is None:
+        raise SettingsError(f"{variable} is not set: export it or put it into .env (`worker dev` needs neither)")
+    return value.get_secret_value()
 
 
 def variable_name(field: str) -> str:

@@ -103,16 +103,18 @@ class Asking(JobStatements):
                 update(Job)
                 .where(Job.id == found.c.id, Job.status.in_(allowed))
                 .values(values)
-                .returning(Job.id, Job.has_dependents)
+                .returning(Job.id, Job.has_dependents, Job.depends_on)
                 .execution_options(synchronize_session=False)
             )
-            moved = {row.id: row.has_dependents for row in rows}
-            outcome = Outcome(moved=dict.fromkeys(moved, JobStatus.QUEUED), released=list(moved))
-            if again := [job_id for job_id, has_dependents in moved.items() if has_dependents]:
-                await self._wait_again(again)
-            for job_id in await self._wait_for_live_parents(list(moved)):
-                outcome.moved[job_id] = JobStatus.PENDING
-                outcome.released.remove(job_id)
+            moved = rows.all()
+            outcome = Outcome(moved=dict.fromkeys((row.id for row in moved), JobStatus.QUEUED))
+            outcome.released = list(outcome.moved)
+            if parents := [row.id for row in moved if row.has_dependents]:
+                await self._wait_again(parents)
+            if children := [row.id for row in moved if row.depends_on]:
+                for job_id in await self._wait_for_live_parents(children):
+                    outcome.moved[job_id] = JobStatus.PENDING
+                    outcome.released.remove(job_id)
             if outcome.moved:
                 await self.session.execute(
                     update(JobItem)

@@ -6,7 +6,7 @@ from repositories.database import DatabaseManager
 from repositories.migrations import current, head, upgrade
 from worker.cli.context import connected_settings, exit_with, out, run
 from worker.cli.exits import Exit
-from worker.main import require
+from worker.settings import require
 
 app = typer.Typer(
     help="Bring the schema up to date, and say where it is.", no_args_is_help=True, rich_markup_mode="markdown"

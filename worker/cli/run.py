@@ -12,9 +12,9 @@ from redis.exceptions import RedisError
 from repositories.database import DatabaseManager
 from repositories.migrations import upgrade
 from worker.cli.context import connected_settings, data_dir, environment, err, out, own_servers, run
-from worker.main import require, shutdown, worker_settings
+from worker.main import shutdown, worker_settings
 from worker.queue import QueueUnavailableError
-from worker.settings import Settings, load_settings
+from worker.settings import Settings, load_settings, require
 from worker.supervisor import Supervisor, stop_with_supervisor
 from worker.telemetry import configure_logging
 

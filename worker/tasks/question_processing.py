@@ -12,7 +12,7 @@ from repositories.items import ItemRepository
 from repositories.models import JobItem
 from repositories.schemas import ItemOutcome, NewItem
 from repositories.states import ItemStatus
-from repositories.workspaces import WorkspaceRepository
+from repositories.workspaces import WorkspaceNotFoundError, WorkspaceRepository
 from worker.engines.base import WorkspaceUnknownError
 from worker.execution import JobFailedError, Run
 from worker.payloads import QuestionProcessingPayload
@@ -44,20 +44,11 @@ async def _slug(run: Run, name: str) -> str:
     Raises:
         JobFailedError: there is no such workspace; the message offers names that look like it.
     """
-    engine = run.runtime.engine
-    async with run.runtime.database.get_session() as session:
-        workspaces = WorkspaceRepository(session, engine.name)
-        workspace = await workspaces.get(name)
-        if workspace is not None:
-            return workspace.slug
-        near = await workspaces.near(name)
-    raise JobFailedError("workspace_unknown", unknown_workspace(name, near))
-
-
-def unknown_workspace(name: str, near: Sequence[str]) -> str:
-    """What to tell somebody who named a workspace that is not there."""
-    hint = f"did you mean {' or '.join(repr(other) for other in near)}?" if near else "upload documents into it first"
-    return f"there is no workspace {name!r}: {hint}"
+    try:
+        async with run.runtime.database.get_session() as session:
+            return (await WorkspaceRepository(session, run.runtime.engine.name).get_or_raise(name)).slug
+    except WorkspaceNotFoundError as error:
+        raise JobFailedError("workspace_unknown", str(error)) from error
 
 
 async def _ask(run: Run, slug: str, item: JobItem) -> ItemOutcome:
