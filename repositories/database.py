@@ -53,6 +53,9 @@ class DatabaseManager:
             },
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._autocommit = async_sessionmaker(
+            self.engine.execution_options(isolation_level="AUTOCOMMIT"), expire_on_commit=False
+        )
 
     @asynccontextmanager
     async def get_session(self) -> AsyncIterator[AsyncSession]:
@@ -78,6 +81,19 @@ class DatabaseManager:
         """
         with translated():
             async with self._sessions() as session, session.begin():
+                with connecting():
+                    await session.connection()
+                yield session
+
+    @asynccontextmanager
+    async def get_autocommit(self) -> AsyncIterator[AsyncSession]:
+        """A session whose statements commit one by one, each in one round trip: for work that is a single statement.
+
+        Raises:
+            DatabaseUnavailableError: PostgreSQL does not answer.
+        """
+        with translated():
+            async with self._autocommit() as session:
                 with connecting():
                     await session.connection()
                 yield session

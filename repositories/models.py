@@ -1,13 +1,14 @@
 """The tables, as SQLAlchemy maps them. What must always be true of a row is a CHECK constraint here.
 
 ``jobs`` is the truth about a job; ``job_items`` is one row a document or question of it; ``workspaces`` remembers the
-slug an engine gave; ``documents`` and ``passages`` are the local engine's store. The passages' vector column exists
-only where the server has pgvector, so it is not mapped here: the migration makes it and the local engine reads it.
+slug an engine gave; ``queues`` says which queues are paused or limited; ``documents`` and ``passages`` are the local
+engine's store. The passages' vector column exists only where the server has pgvector, so it is not mapped here: the
+migration makes it and the local engine reads it.
 
 Rows are changed by set-based statements of the repositories, never through these objects.
 """
 
-from datetime import datetime
+from datetime import MAXYEAR, datetime
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +41,7 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 DEFAULT_QUEUE = "default"
+QUEUE_NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # the same to Python and to PostgreSQL
 CALLER = "caller"  # worker_id of a job that its caller drives
 
 
@@ -190,6 +192,16 @@ class Job(Base):
             "scheduled_at",
             postgresql_where=text("status = 'queued' AND scheduled_at IS NOT NULL"),
         ),
+        # What is parked waits for its queue or for a worker that knows its type, so it is looked for by both.
+        Index(
+            "ix_jobs_parked",
+            "queue",
+            "type",
+            "priority",
+            "queued_at",
+            "id",
+            postgresql_where=text("status = 'queued' AND scheduled_at = 'infinity'::timestamptz"),
+        ),
         Index("ix_jobs_processing", "id", postgresql_where=text("status = 'processing'")),
         Index(
             "ix_jobs_dependents",
@@ -215,6 +227,11 @@ class Job(Base):
     def is_completed(self) -> bool:
         """Whether the job is in a final state, whichever."""
         return self.status.is_final
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether the job is kept out of Redis until its queue or a worker can take it; no time is set for that."""
+        return self.scheduled_at is not None and self.scheduled_at.year == MAXYEAR
 
     @property
     def error(self) -> str | None:
@@ -290,6 +307,38 @@ class HourOfStatistics(Base):
     __table_args__ = (
         CheckConstraint("status IN ('completed', 'failed', 'cancelled')", name="status_final"),
         CheckConstraint("jobs >= 1 AND seconds >= 0", name="counts_in_range"),
+    )
+
+
+class Queue(Base):
+    """What sets a queue apart: a pause, limits. A queue without any of them has no row.
+
+    ``tokens`` and ``refilled_at`` are the rate limit's token bucket as of ``refilled_at``
+    (``repositories/jobs/admission.py`` says how it fills).
+    """
+
+    __tablename__ = "queues"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    paused_at: Mapped[datetime | None]
+    paused_by: Mapped[str | None]
+    pause_reason: Mapped[str | None]
+    max_running: Mapped[int | None]
+    max_per_minute: Mapped[int | None]
+    tokens: Mapped[float | None] = mapped_column(Double)
+    refilled_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(f"name ~ '{QUEUE_NAME}'", name="name_spelled"),
+        CheckConstraint("(paused_at IS NULL) = (paused_by IS NULL)", name="pause_has_author"),
+        CheckConstraint("pause_reason IS NULL OR paused_at IS NOT NULL", name="reason_has_pause"),
+        CheckConstraint("max_running BETWEEN 1 AND 100000", name="max_running_in_range"),
+        CheckConstraint("max_per_minute BETWEEN 1 AND 600000", name="max_per_minute_in_range"),
+        CheckConstraint(
+            "(max_per_minute IS NULL) = (tokens IS NULL) AND (tokens IS NULL) = (refilled_at IS NULL)",
+            name="rate_has_bucket",
+        ),
+        CheckConstraint("tokens >= 0", name="tokens_in_range"),
     )
 
 

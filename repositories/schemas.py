@@ -4,7 +4,7 @@ Names and shapes of ``JobCreate``, ``JobUpdate``, ``JobFilters``, ``PaginationPa
 that callers of the older service already use; ``NewJob``, ``Held``, ``Outcome`` and the item shapes are ours.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from uuid import UUID
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from uuid_utils.compat import uuid7
 
 from repositories.errors import InvalidTransitionError, NotFoundError
+from repositories.models import DEFAULT_QUEUE, QUEUE_NAME
 from repositories.states import ItemStatus, JobStatus
 
 MAX_BATCH = 1_000
@@ -36,6 +37,9 @@ Storable = AfterValidator(_storable)
 UtcTime = Annotated[datetime, AfterValidator(_utc)]
 ShortText = Annotated[str, Field(min_length=1, max_length=255), Storable]
 
+# 1 to 64 letters, digits, dots, underscores and hyphens, of which the first is a letter or a digit.
+QueueName = Annotated[str, Field(pattern=QUEUE_NAME)]
+
 
 class JobCreate(BaseModel):
     """What a caller says of a new job; without a payload it is caller-driven and never handed to a worker."""
@@ -51,6 +55,7 @@ class NewJob(JobCreate):
     Attributes:
         id: made here, so that writing it twice is one job.
         payload: what the job type's task reads; ``None`` makes the job caller-driven.
+        queue: which queue it stands in: 1 to 64 letters, digits, ``.``, ``_`` and ``-``. Naming one makes it.
         priority: 0 (first) to 9 (last).
         max_attempts: how many errors of the work end the job (1 to 100).
         timeout_seconds: how long one attempt may run (1 to 604,800).
@@ -63,6 +68,7 @@ class NewJob(JobCreate):
     """
 
     id: UUID = Field(default_factory=uuid7)
+    queue: QueueName = DEFAULT_QUEUE
     priority: int = Field(default=5, ge=0, le=9)
     payload: dict[str, Any] | None = None
     max_attempts: int = Field(default=3, ge=1, le=100)
@@ -193,6 +199,14 @@ class Finish(NamedTuple):
     held: Held
     to: JobStatus
     result: dict[str, Any] | None = None
+    error: JobError | None = None
+
+
+class PutBack(NamedTuple):
+    """How an attempt returns its job: not before ``delay`` has passed; ``error`` if the work went wrong."""
+
+    held: Held
+    delay: timedelta = timedelta(0)
     error: JobError | None = None
 
 

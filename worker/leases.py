@@ -1,4 +1,4 @@
-"""Keeping this worker's jobs ours, from a thread of its own.
+"""Keeping this worker's jobs ours, and hearing that one is to be cancelled, from a thread of its own.
 
 The keeper has its own event loop and its own connection, so a main loop that is busy parsing loses no lease. It stops
 renewing when the main loop has not moved for :data:`STALLED_SECONDS`: then the jobs are better off elsewhere.
@@ -7,7 +7,7 @@ renewing when the main loop has not moved for :data:`STALLED_SECONDS`: then the 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import timedelta
@@ -22,6 +22,7 @@ from repositories.schemas import MAX_BATCH, Held
 
 STALLED_SECONDS = 60.0
 _JOIN_SECONDS = 10.0
+_LOOK_SECONDS = 0.5  # how often cancel requests are looked for, and how soon a failed extension is tried again
 
 log = structlog.get_logger(__name__)
 
@@ -54,16 +55,25 @@ class LeaseKeeper:
         self._pulse = time.monotonic()
         self._pulse_task: asyncio.Task[None] | None = None
 
+    def hold(self, jobs: Iterable[tuple[Held, Watcher]]) -> None:
+        """Keep these jobs' leases until they are released."""
+        with self._guard:
+            self._held.update(jobs)
+
+    def release(self, jobs: Iterable[Held]) -> None:
+        """Let go of jobs whose end is on the record, or which are nobody's to keep."""
+        with self._guard:
+            for held in jobs:
+                self._held.pop(held, None)
+
     @contextmanager
     def holding(self, held: Held, watcher: Watcher) -> Iterator[None]:
         """Keep a job's lease while the block runs."""
-        with self._guard:
-            self._held[held] = watcher
+        self.hold([(held, watcher)])
         try:
             yield
         finally:
-            with self._guard:
-                self._held.pop(held, None)
+            self.release([held])
 
     async def start(self) -> None:
         """Start the thread; call from the main loop."""
@@ -92,26 +102,47 @@ class LeaseKeeper:
         async with DatabaseManager(
             self._url, pool_size=1, max_overflow=0, name="anythingllm-worker leases"
         ) as database:
-            while not await asyncio.to_thread(self._stopping.wait, self._every.total_seconds()):
+            due = time.monotonic() + self._every.total_seconds()
+            pause = min(_LOOK_SECONDS, self._every.total_seconds())
+            while not await asyncio.to_thread(self._stopping.wait, pause):
                 with self._guard:
                     held = dict(self._held)
-                stalled = time.monotonic() - self._pulse > STALLED_SECONDS
-                if not held or stalled:
-                    if stalled:
-                        log.error("lease.stalled", jobs=len(held), stalled_seconds=STALLED_SECONDS)
+                if time.monotonic() < due:
+                    if held:
+                        await self._attempt(self._look(database, held), len(held))
                     continue
-                try:
-                    await self._extend(database, held)
-                except DatabaseUnavailableError as error:
-                    log.warning("lease.not_extended", jobs=len(held), reason=error.reason)
-                except Exception as error:  # a thread that ended would lose every job of this worker, again and again
-                    log.exception("lease.error", jobs=len(held), exc_info=error)
+                stalled = time.monotonic() - self._pulse > STALLED_SECONDS
+                if stalled:
+                    log.error("lease.stalled", jobs=len(held), stalled_seconds=STALLED_SECONDS)
+                elif held and not await self._attempt(self._extend(database, held), len(held)):
+                    continue  # tried again at the next look
+                due = time.monotonic() + self._every.total_seconds()
+
+    async def _attempt(self, step: Coroutine[None, None, None], jobs: int) -> bool:
+        """Whether the step could be done; nothing that goes wrong ends the thread, or every job would be lost."""
+        try:
+            async with asyncio.timeout(self._lease.total_seconds() / 2):  # a server that hangs is away
+                await step
+        except (DatabaseUnavailableError, TimeoutError) as error:
+            log.warning("lease.not_extended", jobs=jobs, reason=getattr(error, "reason", "no answer in time"))
+            return False
+        except Exception as error:  # a fault of ours
+            log.exception("lease.error", jobs=jobs, exc_info=error)
+            return False
+        return True
+
+    async def _look(self, database: DatabaseManager, held: dict[Held, Watcher]) -> None:
+        """Tell the jobs whose cancellation was asked for since the last extension."""
+        watchers = {job.job_id: watcher for job, watcher in held.items()}
+        async with database.get_autocommit() as session:
+            for job_id in await JobRepository(session).cancel_requested_among(watchers):
+                self._tell(watchers[job_id].cancel_requested)
 
     async def _extend(self, database: DatabaseManager, held: dict[Held, Watcher]) -> None:
         everything = list(held)
         for start in range(0, len(everything), MAX_BATCH):
             batch = everything[start : start + MAX_BATCH]
-            async with database.get_transaction() as session:
+            async with database.get_autocommit() as session:
                 leases = {
                     lease.job_id: lease for lease in await JobRepository(session).extend_leases(batch, self._lease)
                 }

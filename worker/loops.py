@@ -6,7 +6,8 @@ once and tried again at its next turn; nothing ends a loop but :meth:`Loops.stop
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -15,7 +16,8 @@ import structlog
 
 from repositories.database import DatabaseManager
 from repositories.errors import DatabaseUnavailableError
-from repositories.jobs import JobRepository
+from repositories.jobs import JobRepository, Waiting
+from repositories.schemas import Outcome
 from worker.queue import JobQueue, QueueUnavailableError
 
 log = structlog.get_logger(__name__)
@@ -67,34 +69,59 @@ async def _run(loop: Loop) -> None:
 
 
 class Upkeep:
-    """The steps. ``queue`` is where released jobs are handed over."""
+    """The steps.
 
-    def __init__(self, database: DatabaseManager, queue: JobQueue) -> None:
+    Args:
+        database, queue: what is kept in step.
+        lease: after an outage of PostgreSQL nothing is rescued for so long: workers that live extend theirs first.
+        types: job types that this worker knows; others' scheduled jobs are left to workers that know them.
+    """
+
+    def __init__(
+        self, database: DatabaseManager, queue: JobQueue, lease: timedelta, types: Collection[str] | None = None
+    ) -> None:
         self._database = database
         self._queue = queue
+        self._lease = lease
+        self._types = types
         self._marked: set[UUID] = set()
+        self._away = False
+        self._rescue_from = 0.0
 
     async def rescue(self) -> None:
         """Put jobs of dead workers back, and hand them over at once."""
-        async with self._database.get_transaction() as session:
-            jobs = JobRepository(session)
-            outcome = await jobs.rescue(_BATCH)
-            waiting = await jobs.waiting_among(outcome.released) if outcome.released else []
+        try:
+            outcome, waiting = await self._rescue()
+        except DatabaseUnavailableError:
+            self._away = True
+            raise
         for job_id, status in outcome.moved.items():
             log.warning("job.rescued", job_id=str(job_id), status=str(status))
         await self._queue.hand_over(waiting)
 
-    async def stage(self) -> None:
-        """Hand over scheduled jobs whose time has come."""
+    async def _rescue(self) -> tuple[Outcome, list[Waiting]]:
         async with self._database.get_transaction() as session:
-            due = await JobRepository(session).take_due(_BATCH)
+            if self._away:  # it is back: those who live get a lease's time to say so
+                self._away, self._rescue_from = False, time.monotonic() + self._lease.total_seconds()
+            if time.monotonic() < self._rescue_from:
+                return Outcome(), []
+            jobs = JobRepository(session)
+            outcome = await jobs.rescue(_BATCH, self._lease)
+            return outcome, await jobs.waiting_among(outcome.released) if outcome.released else []
+
+    async def stage(self) -> None:
+        """Hand over scheduled jobs whose time has come, and parked ones that may run by now."""
+        async with self._database.get_transaction() as session:
+            due = await JobRepository(session).take_due(_BATCH, self._types)
         # If this fails, the reconciler finds them queued and not in Redis.
         await self._queue.hand_over(due)
 
     async def reconcile(self) -> None:
         """Hand over what is queued and not in Redis; take out of Redis what is neither queued nor running."""
         handed_over = await self._hand_over_missing()
-        removed = await self._remove_ended()
+        removed = 0
+        for name in await self._queue.names():
+            removed += await self._remove_ended(name)
         if handed_over or removed:
             log.info("queue.reconciled", handed_over=handed_over, removed=removed)
 
@@ -108,16 +135,19 @@ class Upkeep:
             # A worker that died between its mark and its claim: the mark would keep everybody away for days.
             lost = stranded.missing + [job for job in stranded.marked if job.job_id in marked_before]
             self._marked |= {job.job_id for job in stranded.marked} - marked_before
+            if lost:  # some may have been claimed between the two looks
+                async with self._database.get_session() as session:
+                    lost = await JobRepository(session).waiting_among([job.job_id for job in lost])
             await self._queue.hand_over(lost)
             count += len(lost)
             if len(waiting) < _BATCH:
                 return count
             after = waiting[-1].job_id
 
-    async def _remove_ended(self) -> int:
+    async def _remove_ended(self, name: str) -> int:
         count, cursor = 0, 0
         while True:
-            cursor, ids = await self._queue.ids(cursor)
+            cursor, ids = await self._queue.ids(name, cursor)
             async with self._database.get_session() as session:
                 live: set[UUID] = await JobRepository(session).live_among(ids) if ids else set()
             ended = [job_id for job_id in ids if job_id not in live]

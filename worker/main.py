@@ -18,10 +18,11 @@ from arq.worker import Function
 from repositories.database import DatabaseManager
 from repositories.migrations import check
 from worker.engines.local import LocalEngine
-from worker.execution import Runtime, execute
+from worker.execution import execute
 from worker.leases import LeaseKeeper
 from worker.loops import Loop, Loops, Upkeep
 from worker.queue import JobQueue, deserialize, redis_settings, serialize
+from worker.run import Runtime
 from worker.settings import Settings, SettingsError, load_settings, require
 from worker.storage import Storage
 from worker.tasks import TASKS
@@ -74,7 +75,7 @@ async def startup(ctx: dict[Any, Any]) -> None:
         await leases.start()
         stack.push_async_callback(leases.stop)
         queue = JobQueue(ctx["redis"])
-        upkeep = Upkeep(database, queue)
+        upkeep = Upkeep(database, queue, lease=timedelta(seconds=settings.lease_seconds), types=TASKS)
         loops = Loops(
             Loop("rescue", timedelta(seconds=settings.rescue_seconds), upkeep.rescue),
             Loop("stage", timedelta(seconds=1), upkeep.stage),

@@ -1,15 +1,17 @@
-"""Handing job ids to ARQ, and asking ARQ about them.
+"""Handing job ids to ARQ, taking them from it, and asking ARQ about them.
 
 An ARQ message carries a job id and nothing else, as JSON: code must never run because of what stands in Redis,
-which is why ARQ's default serializer, pickle, is not used. Everything here can be repeated: a message that is there
-already is written again as it was.
+which is why ARQ's default serializer, pickle, is not used. Keys and message format are ARQ's own, so a stock worker and
+ours can drain one queue together. Everything here can be repeated: a message that is there already is written again as
+it was, and PostgreSQL decides whether a job may start.
 """
 
 import json
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from arq.connections import ArqRedis, RedisSettings
@@ -29,10 +31,54 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from repositories.jobs import Waiting
+from repositories.models import DEFAULT_QUEUE
 
-LOWEST_PRIORITY = 9
-PRIORITY_STEP_MS = 10**12  # about 31 years: no waiting time lifts a job over one of a better priority
+LOWEST_PRIORITY: Final = 9
+PRIORITY_STEP_MS: Final = 10**12  # about 31 years: no waiting time lifts a job over one of a better priority
+SIDE_QUEUE: Final = "arq:cron"
+"""Where what is no job of ours waits (ARQ's own crons), so that it never stands behind the backlog."""
+
+_QUEUES = "arq:queues"  # the names of all queues that ever had a message
 _CHUNK = 1_000
+_MARK_MS = 5_000  # longer than a claim takes; a worker that dies in one delays its job by no more than this
+_PLACEHOLDER = "00000000-0000-0000-0000-000000000000"
+
+# Takes up to ARGV[2] ids from the queues in KEYS, in their order, and marks each as ARQ does. An id that bears a mark
+# is another worker's. One that is no UUID is no job of ours and moves to the side queue. If there may be more, one
+# token in the wake list calls the next idle worker.
+_TAKE = """
+local wanted, taken = tonumber(ARGV[2]), {}
+for _, queue in ipairs(KEYS) do
+    local skipped, page = 0, 0
+    while #taken < wanted and page < 20 do
+        page = page + 1
+        local ids = redis.call('ZRANGEBYSCORE', queue, '-inf', ARGV[1], 'LIMIT', skipped, wanted - #taken)
+        if #ids == 0 then break end
+        local gone = {}
+        for _, id in ipairs(ids) do
+            if #id ~= 36 or not string.match(id, '^%x+%-%x+%-%x+%-%x+%-%x+$') then
+                redis.call('ZADD', ARGV[4], ARGV[1], id)
+                gone[#gone + 1] = id
+            elseif redis.call('SET', ARGV[5] .. id, '1', 'NX', 'PX', ARGV[3]) then
+                taken[#taken + 1] = id
+                gone[#gone + 1] = id
+            else
+                skipped = skipped + 1
+            end
+        end
+        if #gone > 0 then redis.call('ZREM', queue, unpack(gone)) end
+    end
+    if #taken >= wanted then
+        if redis.call('ZCOUNT', queue, '-inf', ARGV[1]) > skipped then
+            redis.call('LPUSH', queue .. ARGV[6], '1')
+            redis.call('LTRIM', queue .. ARGV[6], 0, 0)
+        end
+        break
+    end
+end
+return taken
+"""
+_WAKE = ":wake"
 
 
 class QueueUnavailableError(Exception):
@@ -87,6 +133,11 @@ def score(priority: int, now_ms: int) -> int:
     return now_ms + (priority - LOWEST_PRIORITY) * PRIORITY_STEP_MS
 
 
+def queue_key(name: str) -> str:
+    """The sorted set of a queue: ARQ's own for ``default``, and one beside it for any other."""
+    return default_queue_name if name == DEFAULT_QUEUE else f"{default_queue_name}:{name}"
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     """Raise :class:`QueueUnavailableError` in place of redis-py's errors and the socket's."""
@@ -104,38 +155,93 @@ class Stranded(NamedTuple):
 
 
 class JobQueue:
-    """The queue's sorted set and message bodies.
+    """The queues' sorted sets and message bodies.
 
     Args:
         redis: from :func:`connect`, or a running worker's own.
     """
 
-    def __init__(self, redis: ArqRedis, queue_name: str = default_queue_name) -> None:
+    def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
-        self._queue = queue_name
+        self._take = redis.register_script(_TAKE)
 
-    async def hand_over(self, jobs: Sequence[Waiting]) -> None:
-        """Put jobs into the queue: body and score, in one pipeline a thousand.
+    async def hand_over(self, jobs: Sequence[Waiting], *, new: bool = False) -> None:
+        """Put jobs into their queues and wake an idle worker: five commands for a thousand jobs.
 
-        What an earlier run of the same id left (retry count, in-progress mark of a dead worker) is cleared.
+        What an earlier run of the same id left (retry count, in-progress mark of a dead worker) is cleared, unless the
+        jobs are ``new``: just written, so nothing can be there.
 
         Raises:
             QueueUnavailableError: Redis does not answer; some may have been handed over.
         """
         now_ms = int(time.time() * 1000)
+        by_queue = groupby(sorted(jobs, key=lambda job: job.queue), key=lambda job: job.queue)
         with _translated():
-            for start in range(0, len(jobs), _CHUNK):
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for job in jobs[start : start + _CHUNK]:
-                        key = str(job.job_id)
-                        body = serialize_job(job.type, (key,), {}, None, now_ms, serializer=serialize)
-                        pipe.delete(result_key_prefix + key, retry_key_prefix + key, in_progress_key_prefix + key)
-                        pipe.set(job_key_prefix + key, body)
-                        pipe.zadd(self._queue, {key: score(job.priority, now_ms)})
-                    await pipe.execute()
+            for name, group in by_queue:
+                waiting, queue = list(group), queue_key(name)
+                for start in range(0, len(waiting), _CHUNK):
+                    chunk = waiting[start : start + _CHUNK]
+                    bodies = _bodies(chunk, now_ms)
+                    async with self._redis.pipeline(transaction=False) as pipe:
+                        if not new:
+                            pipe.delete(*_leftovers(bodies))
+                        pipe.mset({job_key_prefix + key: body for key, body in bodies.items()})
+                        pipe.zadd(queue, {str(job.job_id): score(job.priority, now_ms) for job in chunk})
+                        pipe.sadd(_QUEUES, name)
+                        pipe.lpush(queue + _WAKE, "1")
+                        pipe.ltrim(queue + _WAKE, 0, 0)
+                        await pipe.execute()
+
+    async def take(self, queues: Sequence[str], limit: int) -> list[UUID]:
+        """Take up to ``limit`` jobs (1 to 1,000) out of ``queues``, the first one first, in one round trip.
+
+        A job that is taken stands in no queue and is marked for five seconds: until it is claimed on the record, nobody
+        else starts it. What is no job of ours moves to :data:`SIDE_QUEUE`.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer. What was taken then is handed over again by the reconciler.
+        """
+        with _translated():
+            taken = await self._take(
+                keys=[queue_key(name) for name in queues],
+                args=[int(time.time() * 1000), min(limit, _CHUNK), _MARK_MS, SIDE_QUEUE, in_progress_key_prefix, _WAKE],
+            )
+        return [UUID(key.decode()) for key in taken]
+
+    async def wait_for_work(self, queues: Sequence[str], seconds: float) -> bool:
+        """Wait until work arrives in one of ``queues``, at most ``seconds``; one arrival wakes one waiting worker.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        with _translated():
+            return await self._redis.blpop([queue_key(name) + _WAKE for name in queues], timeout=seconds) is not None
+
+    async def wake(self, queues: Sequence[str]) -> None:
+        """Call one idle worker to each of ``queues``.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        with _translated():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for name in queues:
+                    pipe.lpush(queue_key(name) + _WAKE, "1")
+                    pipe.ltrim(queue_key(name) + _WAKE, 0, 0)
+                await pipe.execute()
+
+    async def forget(self, ids: Collection[UUID]) -> None:
+        """Drop body and marks of jobs that were taken and are done with.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        if ids:
+            with _translated():
+                await self._redis.delete(*keys_of(ids))
 
     async def remove(self, ids: Collection[UUID]) -> None:
-        """Take messages out of the queue.
+        """Take messages out of whatever queue they stand in.
 
         Raises:
             QueueUnavailableError: Redis does not answer.
@@ -143,70 +249,86 @@ class JobQueue:
         if not ids:
             return
         keys = [str(job_id) for job_id in ids]
+        names = await self.names()
         with _translated():
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.zrem(self._queue, *keys)
+                for name in names:
+                    pipe.zrem(queue_key(name), *keys)
                 pipe.delete(*(prefix + key for key in keys for prefix in (job_key_prefix, retry_key_prefix)))
                 await pipe.execute()
 
-    async def length(self) -> int:
-        """How many messages wait or run.
+    async def names(self) -> list[str]:
+        """Return the queues that had a message since Redis was emptied last, ``default`` always among them.
 
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
         with _translated():
-            return int(await self._redis.zcard(self._queue))
+            found = await self._redis.smembers(_QUEUES)
+        return sorted({DEFAULT_QUEUE, *(name.decode() for name in found)})
+
+    async def length(self, queue: str = DEFAULT_QUEUE) -> int:
+        """How many messages wait in a queue.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        with _translated():
+            return int(await self._redis.zcard(queue_key(queue)))
 
     async def positions(self, ids: Sequence[UUID]) -> dict[UUID, int]:
-        """Return where jobs stand in the queue, from 1, in one pipeline; those that are not there are left out.
+        """Return where jobs stand in their queues, from 1, in one pipeline; those that are not there are left out.
 
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
         if not ids:
             return {}
+        names = await self.names()
         with _translated():
             async with self._redis.pipeline(transaction=False) as pipe:
-                for job_id in ids:
-                    pipe.zrank(self._queue, str(job_id))
+                for name in names:
+                    for job_id in ids:
+                        pipe.zrank(queue_key(name), str(job_id))
                 ranks = await pipe.execute()
-        return {job_id: int(rank) + 1 for job_id, rank in zip(ids, ranks, strict=True) if rank is not None}
+        return {ids[index % len(ids)]: int(rank) + 1 for index, rank in enumerate(ranks) if rank is not None}
 
     async def stranded(self, jobs: Sequence[Waiting]) -> Stranded:
         """Return those of ``jobs`` that ARQ cannot run: message or body gone, or marked as running by somebody.
 
-        A mark is set a moment before each claim, so a job that waits may bear one; twice in a row it is a dead one's.
+        A job that is being claimed stands in no queue and bears a mark, which does not last: it is not stranded. One
+        that stands in a queue may bear a mark for a moment (a stock worker's); twice in a row it is a dead one's.
 
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
         if not jobs:
             return Stranded([], [])
-        keys = [str(job.job_id) for job in jobs]
+        ordered = sorted(jobs, key=lambda job: job.queue)
         with _translated():
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.zmscore(self._queue, keys)
-                for key in keys:
-                    pipe.exists(job_key_prefix + key)
-                    pipe.exists(in_progress_key_prefix + key)
-                scores, *found = await pipe.execute()
+                for name, group in groupby(ordered, key=lambda job: job.queue):
+                    pipe.zmscore(queue_key(name), [str(job.job_id) for job in group])
+                pipe.mget([job_key_prefix + str(job.job_id) for job in ordered])
+                pipe.mget([in_progress_key_prefix + str(job.job_id) for job in ordered])
+                *scores, bodies, marks = await pipe.execute()
+        places = [place for group in scores for place in group]
         missing, marked = [], []
-        for job, place, body, mark in zip(jobs, scores, found[::2], found[1::2], strict=True):
-            if place is None or not body:
+        for job, place, body, mark in zip(ordered, places, bodies, marks, strict=True):
+            if (place is None and mark is None) or (place is not None and body is None):
                 missing.append(job)
-            elif mark:
+            elif place is not None and mark is not None:
                 marked.append(job)
         return Stranded(missing, marked)
 
-    async def ids(self, cursor: int = 0) -> tuple[int, list[UUID]]:
-        """Walk over the ids in the queue: pass the cursor returned, until it is 0 again.
+    async def ids(self, queue: str = DEFAULT_QUEUE, cursor: int = 0) -> tuple[int, list[UUID]]:
+        """Walk over the ids in a queue: pass the cursor returned, until it is 0 again.
 
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
         with _translated():
-            following, members = await self._redis.zscan(self._queue, cursor=cursor, count=_CHUNK)
+            following, members = await self._redis.zscan(queue_key(queue), cursor=cursor, count=_CHUNK)
         found = []
         for member, _ in members:
             try:
@@ -214,3 +336,32 @@ class JobQueue:
             except ValueError:  # a cron job of ARQ has a name instead
                 continue
         return int(following), found
+
+
+def keys_of(ids: Collection[UUID]) -> list[str]:
+    """Every key that ARQ may keep of a job besides its place in a queue and its result."""
+    return [
+        prefix + str(job_id)
+        for job_id in ids
+        for prefix in (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
+    ]
+
+
+def _leftovers(keys: Collection[str]) -> list[str]:
+    return [
+        prefix + key for key in keys for prefix in (result_key_prefix, retry_key_prefix, in_progress_key_prefix)
+    ]
+
+
+def _bodies(jobs: Sequence[Waiting], now_ms: int) -> dict[str, bytes]:
+    """ARQ's message of each job; written once a job type, and the ids put in."""
+    parts: dict[str, list[bytes]] = {}
+    bodies = {}
+    for job in jobs:
+        if job.type not in parts:
+            body = serialize_job(job.type, (_PLACEHOLDER,), {}, None, now_ms, serializer=serialize)
+            parts[job.type] = body.rsplit(_PLACEHOLDER.encode(), 1)
+        head, tail = parts[job.type]
+        key = str(job.job_id)
+        bodies[key] = head + key.encode() + tail
+    return bodies

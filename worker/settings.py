@@ -10,8 +10,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
+from repositories.models import DEFAULT_QUEUE
+from repositories.schemas import QueueName
 from repositories.settings import CacheSettings, DatabaseSettings, blank_is_unset
 
 MIB = 1024 * 1024
@@ -32,6 +34,11 @@ class LogLevel(StrEnum):
     INFO = "INFO"
     WARNING = "WARNING"
     ERROR = "ERROR"
+
+
+def _split(value: object) -> object:
+    """A list as the environment has it: names separated by commas."""
+    return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
 
 
 class Settings(DatabaseSettings, CacheSettings):
@@ -74,6 +81,12 @@ class Settings(DatabaseSettings, CacheSettings):
         le=500,
         validation_alias=AliasChoices("WORKER_CONCURRENCY", "MAX_CONCURRENT_JOBS"),
         description="Jobs that one worker process runs at a time.",
+    )
+    worker_queues: Annotated[tuple[QueueName, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(DEFAULT_QUEUE,),
+        min_length=1,
+        max_length=64,
+        description="The queues whose jobs this worker runs, separated by commas.",
     )
     item_concurrency: int = Field(default=4, ge=1, le=64, description="Documents or questions of one job at a time.")
     job_timeout_seconds: int = Field(

@@ -1,7 +1,7 @@
 """The state machine's only door: every change of a job's status is one method of :class:`JobRepository`."""
 
 from repositories.jobs.callers import CallerDriven
-from repositories.jobs.claim import Claiming
+from repositories.jobs.claim import ClaimedJob, Claiming
 from repositories.jobs.finish import Finishing
 from repositories.jobs.guarded import Guarded
 from repositories.jobs.history import Recounting
@@ -12,7 +12,7 @@ from repositories.jobs.retention import Retiring
 from repositories.jobs.statistics import Counting
 from repositories.jobs.summaries import Summarising
 
-__all__ = ["JobRepository", "Waiting"]
+__all__ = ["ClaimedJob", "JobRepository", "Waiting"]
 
 
 class JobRepository(

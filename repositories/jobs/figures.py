@@ -8,6 +8,9 @@ from pydantic import BaseModel
 
 from repositories.states import JobStatus
 
+ENOUGH = 5
+"""The fewest jobs or items that a spread is told from."""
+
 
 class WaitEstimate(BaseModel):
     """How long a job may still wait in its queue, and what that is reckoned from.
@@ -15,14 +18,37 @@ class WaitEstimate(BaseModel):
     Attributes:
         position: where it stands, from 1.
         seconds: ``position`` jobs at the pace of the latest ``finished`` ones; ``None`` if none finished of late.
+        low_seconds, high_seconds: four times in five the wait is between them, if the pace stays as uneven as it was;
+            ``None`` with fewer than :data:`ENOUGH` finished jobs to tell it from.
         finished: how many jobs of its queue finished within ``window_seconds``, by the database's clock.
+        window_seconds: from the first start of these jobs until now; at most the window that was asked for.
     """
 
     job_id: UUID
     position: int
     seconds: float | None
+    low_seconds: float | None = None
+    high_seconds: float | None = None
     finished: int
     window_seconds: float
+
+
+class RestEstimate(BaseModel):
+    """How long a running job still needs, and what that is reckoned from.
+
+    Attributes:
+        items_left: documents or questions that have not ended.
+        finished: the latest items of this attempt whose pace was taken.
+        seconds: ``items_left`` at that pace.
+        low_seconds, high_seconds: four times in five the rest takes between them.
+    """
+
+    job_id: UUID
+    items_left: int
+    finished: int
+    seconds: float
+    low_seconds: float
+    high_seconds: float
 
 
 class Durations(BaseModel):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Text, case, cast, update
+from sqlalchemy import Interval, Text, case, cast, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from repositories.errors import translated
@@ -20,7 +20,7 @@ from repositories.jobs.core import (
     with_error,
 )
 from repositories.models import STATUS, Job
-from repositories.schemas import Finish, Held, JobError, Outcome
+from repositories.schemas import Finish, Held, JobError, Outcome, PutBack
 from repositories.states import FINAL, JobStatus, Verb, sources
 
 
@@ -71,36 +71,53 @@ class Finishing(JobStatements):
             return await self._refuse(outcome, {end.held.job_id: (end.to, end.held.attempt) for end in finishes})
 
     async def put_back(
-        self, held: Sequence[Held], delay: timedelta = timedelta(0), error: JobError | None = None
+        self,
+        held: Sequence[Held] | Sequence[PutBack],
+        delay: timedelta = timedelta(0),
+        error: JobError | None = None,
     ) -> Outcome:
         """Return running jobs to the queue, each only if the attempt named still owns it.
 
         A job whose cancellation was asked for meanwhile becomes ``cancelled`` instead.
 
         Args:
-            held: the jobs and attempts, at most ``MAX_BATCH``.
-            delay: not again before this has passed; then the stager hands it over. Zero leaves the ARQ message where it
-                is: shutdown hands back like this.
+            held: the jobs and attempts, at most ``MAX_BATCH``; a :class:`PutBack` brings its own delay and error.
+            delay: not again before this has passed; then the stager hands it over. Zero is for a job that may run at
+                once: the caller hands it over after its commit (``released`` names it).
             error: what went wrong with the work; it counts as one of ``max_attempts``. Without it nothing is counted
                 (shutdown, snooze, engine outage).
         """
         check_batch(len(held), "put back")
-        ours = owned(held_rows(held), sources(Verb.PUT_BACK, JobStatus.QUEUED))
+        asked = [job if isinstance(job, PutBack) else PutBack(job, delay, error) for job in held]
+        mine = held_rows(
+            [job.held for job in asked],
+            ("later", [job.delay or None for job in asked], Interval),
+            ("code", [job.error.code if job.error else None for job in asked], Text),
+            ("message", [job.error.message if job.error else None for job in asked], Text),
+        )
+        ours = owned(mine, sources(Verb.PUT_BACK, JobStatus.QUEUED), mine.c.later, mine.c.code, mine.c.message)
         cancelled = Job.cancel_requested_at.is_not(None)
+        failed = ours.c.code.is_not(None)
         values: dict[str, Any] = {
             "status": case((cancelled, JobStatus.CANCELLED), else_=JobStatus.QUEUED),
             "completed_at": case((cancelled, NOW)),
             "queued_at": case((cancelled, Job.queued_at), else_=NOW),
-            "scheduled_at": case((cancelled, None), else_=NOW + delay) if delay else None,
+            "scheduled_at": case((cancelled, None), else_=NOW + ours.c.later),
             "lease_expires_at": None,
             "version": Job.version + 1,
             "updated_at": NOW,
+            "failures": case((failed, Job.failures + 1), else_=Job.failures),
+            "errors": case(
+                (failed, with_error(ours.c.code, ours.c.message)),
+                (cancelled, with_cancellation()),
+                else_=Job.errors,
+            ),
         }
-        if error is not None:
-            values |= {"failures": Job.failures + 1, "errors": with_error(error.code, error.message)}
-        else:
-            values["errors"] = case((cancelled, with_cancellation()), else_=Job.errors)
+        later = {job.held.job_id for job in asked if job.delay}
         with translated():
             # A caller's own job has no payload and stands in no queue.
             outcome = await self._apply(update(Job).where(Job.id == ours.c.id, Job.payload.is_not(None)).values(values))
-            return await self._refuse(outcome, {job.job_id: (JobStatus.QUEUED, job.attempt) for job in held})
+            outcome.released += [
+                job_id for job_id, status in outcome.moved.items() if status is JobStatus.QUEUED and job_id not in later
+            ]
+            return await self._refuse(outcome, {job.held.job_id: (JobStatus.QUEUED, job.held.attempt) for job in asked})

@@ -1,48 +1,55 @@
 """What keeps the record moving when something died or its time has come: rescue and staging.
 
+Staging leaves out what could not start anyway (its queue is paused, or nobody here knows its type): that is parked, and
+comes back through ``admission.py`` once it can.
+
 Each is bounded by ``limit`` and safe to run in every worker at once: rows another one is looking at are skipped.
 """
 
 from collections.abc import Collection
-from typing import NamedTuple
+from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import case, func, literal, select, update
+from sqlalchemy import Text, and_, any_, case, func, literal, select, true, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import ColumnElement
 
 from repositories.errors import translated
-from repositories.jobs.core import ASKED_AT, NOW, JobStatements, named, with_error
+from repositories.jobs.admission import PARKED, Admitting, Waiting, not_paused
+from repositories.jobs.core import ASKED_AT, NOW, named, with_error
 from repositories.models import CALLER, Job
 from repositories.schemas import Outcome
 from repositories.states import JobStatus
 
+__all__ = ["Maintaining", "Waiting"]
 
-class Waiting(NamedTuple):
-    """A queued job as the queue needs it: which function runs it, and where in the order it stands."""
-
-    job_id: UUID
-    type: str
-    priority: int
+_WAITING = (Job.id, Job.type, Job.priority, Job.queue)
 
 
-_WAITING = (Job.id, Job.type, Job.priority)
-
-
-class Maintaining(JobStatements):
+class Maintaining(Admitting):
     """Rescue, stage, read what waits."""
 
-    async def rescue(self, limit: int = 1_000) -> Outcome:
+    async def rescue(self, limit: int = 1_000, lease: timedelta = timedelta(0)) -> Outcome:
         """Take jobs whose lease ran out from workers that are gone.
 
         A job goes back to the queue; it fails with ``worker_lost`` once it lost ``max_crashes`` workers; it is
         cancelled if that was asked for; and it fails with ``caller_lost`` if its caller drove it. Finished items stay.
+
+        Args:
+            limit: at most so many jobs.
+            lease: nothing is rescued until PostgreSQL has been up for so long: workers that live extend their leases
+                first.
 
         Returns:
             ``released`` holds the jobs that are queued again.
         """
         lost = (
             select(Job.id)
-            .where(Job.status == literal(JobStatus.PROCESSING, literal_execute=True), Job.lease_expires_at < NOW)
+            .where(
+                Job.status == literal(JobStatus.PROCESSING, literal_execute=True),
+                Job.lease_expires_at < NOW,
+                func.pg_postmaster_start_time() < NOW - lease,
+            )
             .order_by(Job.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -78,8 +85,16 @@ class Maintaining(JobStatements):
             outcome.released += [job_id for job_id, status in outcome.moved.items() if status is JobStatus.QUEUED]
             return outcome
 
-    async def take_due(self, limit: int = 1_000) -> list[Waiting]:
-        """Return scheduled jobs whose time has come, and clear it: the caller hands them over after its commit."""
+    async def take_due(self, limit: int = 1_000, types: Collection[str] | None = None) -> list[Waiting]:
+        """Return scheduled jobs whose time has come, and parked ones that may run: both are not scheduled any more.
+
+        The caller hands them over after its commit. What is due in a paused queue, or of a type that the caller does
+        not know, is parked instead.
+
+        Args:
+            limit: at most so many of each, 1 to ``MAX_BATCH``.
+            types: job types that the caller can run; ``None`` is all.
+        """
         due = (
             select(Job.id)
             .where(
@@ -92,15 +107,17 @@ class Maintaining(JobStatements):
             .with_for_update(skip_locked=True)
             .cte("due")
         )
+        known = true() if types is None else Job.type == any_(literal(sorted(types), ARRAY(Text)))
         with translated():
             rows = await self.session.execute(
                 update(Job)
                 .where(Job.id == due.c.id)
-                .values(scheduled_at=None)
-                .returning(*_WAITING)
+                .values(scheduled_at=case((and_(known, not_paused()), None), else_=PARKED))
+                .returning(*_WAITING, Job.scheduled_at.is_(None))
                 .execution_options(synchronize_session=False)
             )
-            return [Waiting(*row) for row in rows]
+            staged = [Waiting(*row[:-1]) for row in rows if row[-1]]
+        return staged + await self.release_parked(types, limit=limit)
 
     async def waiting(self, after: UUID | None = None, limit: int = 1_000) -> list[Waiting]:
         """Return queued jobs that are due, in id order, after ``after``: what Redis should hold. For the reconciler."""

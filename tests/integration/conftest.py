@@ -9,7 +9,7 @@ import pytest
 from repositories.database import DatabaseManager
 from tests.engines import NotingEngine
 from worker.client import JobClient
-from worker.execution import Runtime
+from worker.run import Runtime
 from worker.leases import LeaseKeeper
 from worker.queue import JobQueue
 from worker.settings import Settings

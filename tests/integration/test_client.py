@@ -14,7 +14,8 @@ from repositories.schemas import JobFilters, PaginationParams
 from repositories.states import ItemStatus, JobStatus
 from repositories.workspaces import WorkspaceRepository
 from worker.client import JobClient, WorkspaceNotFoundError, open_client
-from worker.execution import Runtime, execute
+from worker.execution import execute
+from worker.run import Runtime
 from worker.files import FileSource, NoFilesError, find_files, store_files
 from worker.questions.question_set import Question, QuestionSet
 from worker.queue import JobQueue, connect

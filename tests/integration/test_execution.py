@@ -16,7 +16,9 @@ from repositories.workspaces import WorkspaceRepository
 from tests.engines import NotingEngine
 from tests.factories import LEASE
 from worker.client import JobClient
-from worker.execution import Runtime, execute, retry_delay
+from worker.ends import retry_delay
+from worker.execution import execute
+from worker.run import Runtime
 from worker.files import FileSource
 from worker.leases import LeaseKeeper, Watcher
 from worker.questions.question_set import Question, QuestionSet

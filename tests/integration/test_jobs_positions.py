@@ -78,16 +78,17 @@ async def test_a_wait_is_estimated_from_the_pace_of_the_queue(
     await jobs.finish([Finish(job, JobStatus.COMPLETED) for job in held(*done)])
     long_ago = "UPDATE jobs SET completed_at = completed_at - interval '1 hour' WHERE id = :id"
     await session.execute(text(long_ago), {"id": done[0].id})
+    await session.execute(text("UPDATE jobs SET started_at = started_at - interval '290 s' WHERE completed_at > now()"))
     first, second = await queued_jobs(jobs, 2)
     (running,) = await running_jobs(jobs)
     statements.clear()
 
-    waits = await jobs.estimate_waits([first.id, second.id, running.id], timedelta(seconds=290))
+    waits = await jobs.estimate_waits([first.id, second.id, running.id], timedelta(seconds=900))
 
     assert len(statements) == 1
     assert set(waits) == {first.id, second.id}
-    assert (waits[first.id].finished, waits[first.id].window_seconds) == (29, 290.0)
-    assert [waits[job.id].seconds for job in (first, second)] == pytest.approx([10.0, 20.0])
+    assert (waits[first.id].finished, waits[first.id].window_seconds) == (29, pytest.approx(290.0, abs=2))
+    assert [waits[job.id].seconds for job in (first, second)] == pytest.approx([10.0, 20.0], rel=0.01)
 
 
 async def test_a_fast_queue_is_measured_by_its_latest_thousand(session: AsyncSession, jobs: JobRepository) -> None:
@@ -103,6 +104,102 @@ async def test_a_fast_queue_is_measured_by_its_latest_thousand(session: AsyncSes
 
     assert wait.finished == 1_000
     assert 1.0 <= wait.window_seconds < 60.0  # not the ten minutes: the sample reaches back one second and what we took
+
+
+ENDED = """
+INSERT INTO jobs (id, type, status, payload, queued_at, started_at, completed_at)
+SELECT gen_random_uuid(), 'document_upload', 'completed', '{}', now(), now() - interval '100 s',
+       now() - age * interval '1 s'
+FROM unnest(CAST(:ages AS float[])) AS age
+"""
+
+
+async def test_idle_time_before_the_first_start_does_not_slow_the_pace(
+    session: AsyncSession, jobs: JobRepository
+) -> None:
+    await session.execute(text(ENDED), {"ages": [float(age) for age in range(100)]})
+    (job,) = await queued_jobs(jobs)
+
+    wait = (await jobs.estimate_waits([job.id], timedelta(minutes=10)))[job.id]
+
+    assert wait.seconds == pytest.approx(1.0, rel=0.05)
+
+
+@pytest.mark.parametrize(("clump", "spread"), [(1, 0.0), (10, 71.6)], ids=["even", "in clumps"])
+async def test_the_more_uneven_the_pace_the_wider_the_spread(
+    session: AsyncSession, jobs: JobRepository, clump: int, spread: float
+) -> None:
+    """100 jobs in 100 s, evenly or all of them in one tenth of the time; 25 jobs wait."""
+    ages = [number / clump + (0 if clump == 1 else 50.0) + 0.5 / clump for number in range(100)]
+    await session.execute(text(ENDED), {"ages": ages})
+    waiting = await queued_jobs(jobs, 25)
+
+    wait = (await jobs.estimate_waits([waiting[-1].id]))[waiting[-1].id]
+
+    assert wait.seconds == pytest.approx(25.0, rel=0.05)
+    assert wait.low_seconds is not None
+    assert wait.high_seconds is not None
+    assert wait.low_seconds <= wait.seconds <= wait.high_seconds
+    assert wait.high_seconds - wait.seconds == pytest.approx(spread, rel=0.05)
+
+
+async def test_four_jobs_tell_a_pace_but_no_spread(session: AsyncSession, jobs: JobRepository) -> None:
+    await session.execute(text(ENDED), {"ages": [10.0, 20.0, 30.0, 40.0]})
+    (job,) = await queued_jobs(jobs)
+
+    wait = (await jobs.estimate_waits([job.id]))[job.id]
+
+    assert wait.seconds == pytest.approx(25.0, rel=0.05)
+    assert (wait.low_seconds, wait.high_seconds) == (None, None)
+
+
+ITEMS = """
+INSERT INTO job_items (job_id, position, key, status, attempt, spec, finished_at)
+SELECT :job_id, number, number, 'done', :attempt, '{}',
+       (SELECT started_at FROM jobs WHERE id = :job_id) + at * interval '1 s'
+FROM unnest(CAST(:ends AS float[])) WITH ORDINALITY AS ended (at, number)
+"""
+
+
+async def _with_items(session: AsyncSession, job_id: object, ends: list[float], total: int, attempt: int = 1) -> None:
+    """A job whose items ended so many seconds after its start, the last of them now."""
+    started = "UPDATE jobs SET started_at = now() - :ago * interval '1 s', items_total = :total WHERE id = :job_id"
+    await session.execute(text(started), {"job_id": job_id, "ago": ends[-1], "total": total})
+    counted = "UPDATE jobs SET items_done = items_done + :done WHERE id = :job_id"
+    await session.execute(text(counted), {"job_id": job_id, "done": len(ends)})
+    await session.execute(text(ITEMS), {"job_id": job_id, "attempt": attempt, "ends": ends})
+
+
+async def test_a_running_job_ends_at_the_pace_of_its_own_items(
+    session: AsyncSession, jobs: JobRepository, statements: list[str]
+) -> None:
+    even, uneven, young, done, waiting = await queued_jobs(jobs, 5)
+    await jobs.claim([even.id, uneven.id, young.id, done.id], "worker-1", timedelta(minutes=1))
+    await _with_items(session, even.id, [2.0 * number for number in range(1, 11)], total=20)
+    await _with_items(session, uneven.id, [float(number) for number in range(1, 10)] + [20.0], total=20)
+    await _with_items(session, young.id, [1.0, 2.0], total=20)
+    await _with_items(session, done.id, [1.0, 2.0, 3.0, 4.0, 5.0], total=5)
+    statements.clear()
+
+    rests = await jobs.estimate_rests([even.id, uneven.id, young.id, done.id, waiting.id])
+
+    assert len(statements) == 1
+    assert set(rests) == {even.id, uneven.id}
+    assert (rests[even.id].items_left, rests[even.id].finished) == (10, 10)
+    assert rests[even.id].seconds == pytest.approx(20.0, abs=1.0)
+    assert rests[uneven.id].seconds == pytest.approx(20.0, abs=1.0)
+    assert rests[even.id].high_seconds - rests[even.id].low_seconds == pytest.approx(0.0, abs=0.1)
+    assert rests[uneven.id].low_seconds < 10
+    assert rests[uneven.id].high_seconds > 30
+
+
+async def test_items_of_an_earlier_attempt_tell_nothing_of_this_one(session: AsyncSession, jobs: JobRepository) -> None:
+    (job,) = await running_jobs(jobs)
+    await jobs.put_back(held(job))
+    await jobs.claim([job.id], "worker-2", timedelta(minutes=1))
+    await _with_items(session, job.id, [float(number) for number in range(1, 11)], total=20, attempt=1)
+
+    assert await jobs.estimate_rests([job.id]) == {}
 
 
 async def test_no_pace_is_no_estimate(jobs: JobRepository) -> None:

@@ -6,14 +6,13 @@ from contextlib import suppress
 from typing import Annotated
 
 import typer
-from arq.worker import create_worker
 from redis.exceptions import RedisError
 
 from repositories.database import DatabaseManager
 from repositories.migrations import upgrade
 from worker.cli.context import connected_settings, data_dir, environment, err, out, own_servers, run
-from worker.main import shutdown, worker_settings
 from worker.queue import QueueUnavailableError
+from worker.runner import Runner
 from worker.settings import Settings, load_settings, require
 from worker.supervisor import Supervisor, stop_with_supervisor
 from worker.telemetry import configure_logging
@@ -45,13 +44,11 @@ def _work(settings: Settings) -> None:
     stop_with_supervisor()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)  # ARQ's constructor asks for it
-    worker = create_worker(worker_settings(settings))
     try:
-        worker.run()
-    except RedisError as error:  # at the start, or when Redis goes away: a stock worker ends, and is started again
+        Runner(settings).run()
+    except RedisError as error:  # at the start; later it waits for Redis
         raise QueueUnavailableError(type(error).__name__) from error
     finally:
-        loop.run_until_complete(shutdown(worker.ctx))  # ARQ skips its hook when Redis is gone
         loop.close()
 
 

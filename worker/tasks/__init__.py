@@ -1,7 +1,7 @@
-"""What each job type does. A task gets a :class:`worker.execution.Run` and returns the job's result."""
+"""What each job type does. A task gets a :class:`worker.run.Run` and returns the job's result."""
 
 from repositories.states import JobType
-from worker.execution import Task
+from worker.run import Task
 from worker.tasks.document_upload import document_upload
 from worker.tasks.question_processing import question_processing
 

@@ -20,7 +20,7 @@ from repositories.workspaces import WorkspaceRepository
 from worker.documents.archives import ArchiveBounds, ArchiveEntry, ArchiveError, is_zip_archive, read_zip
 from worker.documents.extract import sniff
 from worker.engines.base import Document, DocumentRejectedError
-from worker.execution import JobFailedError, Run
+from worker.run import JobFailedError, Run
 from worker.payloads import DocumentUploadPayload, StoredFile
 from worker.storage import StoredBytesMissingError
 

@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 
 from repositories.jobs import JobRepository
-from worker.execution import Runtime
+from worker.run import Runtime
 
 log = structlog.get_logger(__name__)
 

@@ -1,0 +1,216 @@
+"""Claiming and carrying out many jobs at a time.
+
+One call to Redis takes as many ids as there are free slots, one statement starts them all, and ends are written in
+groups (:mod:`worker.recording`). While one batch is being started the next is being taken; an idle worker waits to be
+called, and looks for itself once a second in case a call was lost. Nothing here ends because PostgreSQL or Redis went
+away: it waits until they are back.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from types import TracebackType
+from typing import Self, TypeVar
+from uuid import UUID
+
+import structlog
+
+from repositories.errors import DatabaseUnavailableError, RepositoryError
+from repositories.jobs import ClaimedJob, JobRepository
+from worker.ends import End, HandedBack, Lost, attempt
+from worker.leases import Watcher
+from worker.queue import QueueUnavailableError
+from worker.recording import Ended, Finisher
+from worker.run import Run, Runtime
+
+BATCH = 500
+"""The most jobs of one claim."""
+
+POLL_SECONDS = 1.0
+_CLAIMERS = 2
+_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class Batches:
+    """Runs jobs while the block lasts; leaving it records what has ended.
+
+    Args:
+        runtime: what jobs are run with.
+        queues: from which queues, at least one. Each look begins with another one, so that none starves.
+    """
+
+    def __init__(self, runtime: Runtime, queues: Sequence[str]) -> None:
+        self._runtime = runtime
+        self._queues = deque(queues)
+        self._slots = runtime.settings.worker_concurrency
+        self._reserved = 0
+        self._running: dict[Run, asyncio.Task[None]] = {}
+        self._room = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._taking = asyncio.Lock()
+        self._claimers: list[asyncio.Task[None]] = []
+        self._finisher = Finisher(runtime, capacity=max(2_000, 4 * self._slots), on_room=self._room.set)
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def running(self) -> int:
+        """How many jobs are running now."""
+        return len(self._running)
+
+    async def stop(self, grace: Callable[[], Awaitable[None]]) -> None:
+        """Take no more jobs; let running ones end until ``grace`` returns, then hand the rest back."""
+        self._stopping.set()
+        self._room.set()
+        await asyncio.gather(*self._claimers)
+        patience = asyncio.ensure_future(grace())
+        done = asyncio.ensure_future(self._idle.wait())
+        await asyncio.wait({patience, done}, return_when=asyncio.FIRST_COMPLETED)
+        for waiter in (patience, done):
+            waiter.cancel()
+        for task in self._running.values():
+            task.cancel()
+        await self._idle.wait()
+
+    async def _claim_forever(self) -> None:
+        while not self._stopping.is_set():
+            async with self._taking:
+                ids = await self._take()
+            if ids:
+                try:
+                    await self._start(ids)
+                finally:
+                    self._reserved -= len(ids)
+                    self._room.set()
+
+    async def _take(self) -> list[UUID]:
+        """Take a batch of ids and reserve their slots; empty when there was none, or the worker is to stop."""
+        while not self._stopping.is_set():
+            free = self._slots - self._reserved - len(self._running)
+            if free <= 0 or self._finisher.full:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            # Half of the slots at a time, so that one batch can be started while the next is taken.
+            wanted = min(free, BATCH, max(1, -(-self._slots // _CLAIMERS)))
+            ids = await self._patiently(lambda: self._runtime.queue.take(self._order(), wanted), "queue.away")  # noqa: B023
+            if ids:
+                self._reserved += len(ids)
+                return ids
+            if ids is not None:
+                await self._patiently(self._wait_for_work, "queue.away")
+        return []
+
+    def _order(self) -> Sequence[str]:
+        self._queues.rotate(-1)
+        return tuple(self._queues)
+
+    async def _wait_for_work(self) -> None:
+        """Wait to be called, for a second at most, or until the worker is to stop."""
+        call = asyncio.ensure_future(self._runtime.queue.wait_for_work(tuple(self._queues), POLL_SECONDS))
+        stop = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({call, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if call.done():
+            call.result()
+            return
+        call.cancel()
+        await asyncio.wait({call})
+        await self._runtime.queue.wake(tuple(self._queues))  # the call may have been on its way to us: pass it on
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]], event: str) -> T | None:
+        """Ask until there is an answer; ``None`` if the worker is to stop before there is one."""
+        failures = 0
+        while True:
+            try:
+                answer = await ask()
+            except (QueueUnavailableError, DatabaseUnavailableError) as error:
+                if failures == 0:
+                    log.warning(event, reason=str(error), next="tried again until it is back")
+                if self._stopping.is_set():
+                    return None
+                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+                failures += 1
+            else:
+                if failures:
+                    log.info(f"{event.split('.')[0]}.back", failures=failures)
+                return answer
+
+    async def _start(self, ids: Sequence[UUID]) -> None:
+        """Claim these jobs and start those that are ours now."""
+        try:
+            jobs = await self._patiently(lambda: self._claim(ids), "database.away")
+            self._run(jobs or [])
+            left = set(ids) - {job.id for job in jobs or []}
+            if left and jobs is not None:
+                self._run(await self._patiently(lambda: self._admit(left), "database.away") or [])
+        except RepositoryError as error:  # a fault of ours must not end the worker: the reconciler sends the jobs again
+            log.exception("claim.error", jobs=len(ids), exc_info=error)
+
+    def _run(self, jobs: Sequence[ClaimedJob]) -> None:
+        if not jobs:
+            return
+        began = time.monotonic()
+        runs = [Run(job, self._runtime) for job in jobs]
+        self._runtime.leases.hold((run.held, Watcher(run.stop_as_lost, run.request_cancel)) for run in runs)
+        self._idle.clear()
+        for run in runs:
+            run.task = self._running[run] = asyncio.create_task(self._carry_out(run, began))
+        log.debug("job.claimed", jobs=len(jobs), first_job_id=str(jobs[0].id))
+
+    async def _claim(self, ids: Sequence[UUID]) -> list[ClaimedJob]:
+        async with self._runtime.database.get_autocommit() as session:
+            return await JobRepository(session).claim(ids, *self._as_us())
+
+    async def _admit(self, ids: Collection[UUID]) -> list[ClaimedJob]:
+        """Deal with ids that the claim left over: what a limit lets start is claimed, the rest leaves Redis."""
+        runtime = self._runtime
+        async with runtime.database.get_transaction() as session:
+            jobs = JobRepository(session)
+            admission = await jobs.admit(ids, runtime.tasks)
+            claimed = await jobs.claim(admission.start, *self._as_us(), admitted=True) if admission.start else []
+            # Before the commit: after it another worker may have handed a parked job over again.
+            with suppress(QueueUnavailableError):
+                await runtime.queue.forget(set(ids) - {job.id for job in claimed})
+        return claimed
+
+    def _as_us(self) -> tuple[str, timedelta, Collection[str]]:
+        runtime = self._runtime
+        return runtime.worker_id, timedelta(seconds=runtime.settings.lease_seconds), runtime.tasks
+
+    async def _carry_out(self, run: Run, began: float) -> None:
+        job = run.job
+        structlog.contextvars.bind_contextvars(job_id=str(job.id), job_type=job.type, attempt=job.attempt)
+        end: End
+        try:
+            end = await attempt(run)
+        except asyncio.CancelledError:
+            end = Lost() if run.lost else HandedBack(timedelta(0), "shutdown")
+        finally:
+            del self._running[run]
+            self._room.set()
+            if not self._running:
+                self._idle.set()
+        self._finisher.add(Ended(run, end, began))
+
+    async def __aenter__(self) -> Self:
+        await self._finisher.__aenter__()
+        self._claimers = [
+            asyncio.create_task(self._claim_forever(), name=f"claimer-{number}") for number in range(_CLAIMERS)
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        async def at_once() -> None:
+            return
+
+        await self.stop(at_once)
+        await self._finisher.__aexit__(kind, error, trace)

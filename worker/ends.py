@@ -1,0 +1,107 @@
+"""How an attempt ends: whatever a task did becomes one :data:`End`, which :mod:`worker.recording` writes down."""
+
+import asyncio
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from repositories.errors import DatabaseUnavailableError
+from repositories.schemas import JobError
+from worker.engines.base import EngineUnavailableError
+from worker.recorder import AttemptLostError
+from worker.run import CancelRequestedError, JobFailedError, RetryAfterError, RetryPolicy, Run, Snooze, told
+from worker.storage import StorageUnavailableError, StoredBytesMissingError
+
+AWAY_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The task returned."""
+
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job can never succeed as it is."""
+
+    error: JobError
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """The work went wrong; it counts, and is tried again while attempts are left. ``delay``: as the other side said."""
+
+    error: JobError
+    delay: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandedBack:
+    """Not the work's fault (engine away, snooze, shutdown): back into the queue, nothing counted."""
+
+    delay: timedelta
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """It was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Another attempt owns the job: nothing may be written."""
+
+
+End = Completed | Failed | TryAgain | HandedBack | Cancelled | Lost
+
+
+async def attempt(run: Run) -> End:
+    """Run the job's task and say how it ended; only a cancellation passes through."""
+    job, runtime = run.job, run.runtime
+    deadline = asyncio.timeout(job.timeout_seconds)
+    try:
+        async with deadline:
+            return Completed(await runtime.tasks[job.type](run))
+    except JobFailedError as error:
+        return Failed(error.error)
+    except RetryAfterError as error:
+        return TryAgain(error.error, error.delay)
+    except CancelRequestedError:
+        return Cancelled()
+    except AttemptLostError:
+        return Lost()
+    except Snooze as asked:
+        return HandedBack(asked.delay, asked.reason)
+    except (EngineUnavailableError, StorageUnavailableError, DatabaseUnavailableError) as error:
+        return HandedBack(timedelta(seconds=AWAY_SECONDS * (0.5 + random.random())), str(error))  # noqa: S311 - jitter
+    except StoredBytesMissingError as error:
+        return TryAgain(JobError(code="bytes_missing", message=str(error)))
+    except TimeoutError as error:
+        if deadline.expired():
+            message = f"the attempt took longer than its {job.timeout_seconds} seconds; finished items are kept"
+            return TryAgain(JobError(code="timeout", message=message))
+        return _unexpected(error)
+    except Exception as error:  # noqa: BLE001 - whatever a task raises becomes an entry of the job's errors
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> TryAgain:
+    log.error("job.error", exc_info=error)
+    return TryAgain(told(error))
+
+
+def retry_delay(failures: int, policy: RetryPolicy = RetryPolicy()) -> timedelta:  # noqa: B008 - frozen
+    """How long to wait after the n-th failure (from 0).
+
+    Source: full jitter spreads retries best (AWS Architecture Blog, "Exponential Backoff And Jitter").
+    """
+    ceiling = min(policy.cap_seconds, policy.base_seconds * 2**failures)
+    return timedelta(seconds=random.uniform(ceiling / 10, ceiling))  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,233 @@
+"""Writing down how attempts ended, many at a time.
+
+:func:`record` writes one group: one transaction in PostgreSQL, then one round trip to Redis. :class:`Finisher` makes the
+groups: while one is being written the next one gathers, and a lone end waits for nobody. An end that PostgreSQL cannot
+take now is kept, with its lease, until it can: finished work is never done twice because of an outage.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import structlog
+
+from repositories.errors import (
+    DatabaseUnavailableError,
+    InvalidTransitionError,
+    RepositoryError,
+    TransactionAbortedError,
+)
+from repositories.jobs import JobRepository, Waiting
+from repositories.schemas import Finish, JobError, Outcome, PutBack
+from repositories.states import JobStatus
+from worker.ends import Cancelled, Completed, End, Failed, HandedBack, Lost, TryAgain, retry_delay
+from worker.queue import QueueUnavailableError
+from worker.run import RetryPolicy, Run, Runtime
+
+GROUP = 500
+"""The most ends of one transaction."""
+
+_POLICY = RetryPolicy()
+_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+log = structlog.get_logger(__name__)
+
+
+class Ended(NamedTuple):
+    """An attempt, how it ended, and when it began (monotonic clock, seconds)."""
+
+    run: Run
+    end: End
+    began: float
+
+
+async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
+    """Write down how these attempts ended, and tell Redis.
+
+    Refusals are logged: another attempt owns the job, and this one's end does not matter.
+
+    Args:
+        runtime: where to write.
+        group: at most :data:`GROUP`.
+
+    Raises:
+        DatabaseUnavailableError: PostgreSQL does not answer; whether it took the ends is not known, and asking again
+            does no harm.
+        RepositoryError: PostgreSQL refuses one of them as it is, and with it the group.
+    """
+    written = [ended for ended in group if not isinstance(ended.end, Lost)]
+    finishes, returns = list[Finish](), list[PutBack]()
+    for ended in written:
+        row = _row(ended)
+        (finishes if isinstance(row, Finish) else returns).append(row)  # type: ignore[arg-type]
+    outcome, waiting = Outcome(), list[Waiting]()
+    async with runtime.database.get_transaction() as session:
+        jobs = JobRepository(session)
+        for part in (await jobs.finish(finishes) if finishes else None, await jobs.put_back(returns) if returns else None):
+            if part is not None:
+                outcome.moved |= part.moved
+                outcome.refused |= part.refused
+                outcome.released += part.released
+        if outcome.released:
+            waiting = await jobs.waiting_among(outcome.released)
+    try:
+        again = {job.job_id for job in waiting}
+        await runtime.queue.forget([ended.run.job.id for ended in written if ended.run.job.id not in again])
+        await runtime.queue.hand_over(waiting)
+    except QueueUnavailableError as error:
+        log.warning(
+            "job.not_handed_over", jobs=len(waiting), reason=str(error), next="a worker's reconciler sends it"
+        )
+    for ended in group:
+        _log(ended, outcome)
+
+
+def _row(ended: Ended) -> Finish | PutBack:
+    run, end = ended.run, ended.end
+    match end:
+        case Completed(result):
+            return Finish(run.held, JobStatus.COMPLETED, result)
+        case Cancelled():
+            return Finish(run.held, JobStatus.CANCELLED)
+        case TryAgain(error, delay) if not run.is_last_attempt:
+            policy = run.runtime.retries.get(run.job.type, _POLICY)
+            return PutBack(run.held, delay or retry_delay(run.job.failures, policy), error)
+        case Failed(error) | TryAgain(error):
+            return Finish(run.held, JobStatus.FAILED, None, error)
+        case HandedBack(delay):
+            return PutBack(run.held, delay)
+    raise TypeError(f"a lost attempt writes nothing: {end}")
+
+
+def _log(ended: Ended, outcome: Outcome) -> None:
+    job, end = ended.run.job, ended.end
+    told = log.bind(
+        job_id=str(job.id),
+        job_type=job.type,
+        attempt=job.attempt,
+        seconds=round(time.monotonic() - ended.began, 3),
+    )
+    if isinstance(end, Lost):
+        told.warning("job.lost", reason="another attempt owns the job")
+        return
+    refusal = outcome.refused.get(job.id)
+    if refusal is not None and not _was_written_before(refusal, ended):
+        told.warning("job.end_refused", reason=str(refusal))
+        return
+    status = outcome.moved.get(job.id)
+    match end:
+        case Failed(error) | TryAgain(error):
+            event = "job.retried" if status is JobStatus.QUEUED else "job.failed"
+            told.warning(event, code=error.code, error=error.message)
+        case HandedBack(delay, reason):
+            told.info("job.put_back", reason=reason, delay_seconds=round(delay.total_seconds(), 1))
+        case _:
+            waited = (job.started_at - job.queued_at).total_seconds()
+            told.info("job.finished", status=str(status or _row(ended)), waited_seconds=round(waited, 3))
+
+
+def _was_written_before(refusal: Exception, ended: Ended) -> bool:
+    """Whether the refusal only says that an earlier write of this very end arrived, though its answer did not."""
+    if not isinstance(refusal, InvalidTransitionError):
+        return False
+    row = _row(ended)
+    return isinstance(row, Finish) and (refusal.status, refusal.attempt) == (row.to, row.held.attempt)
+
+
+class Finisher:
+    """Writes ends in groups, in the background, while the block lasts; leaving it writes what is left.
+
+    Args:
+        runtime: where to write; leases of jobs whose end is on the record are released.
+        capacity: ends that may wait, 1 or more: whoever claims jobs looks at :attr:`full` first.
+        on_room: called when there is room again.
+        close_seconds: how long leaving the block waits for PostgreSQL. What is not written then is rescued.
+    """
+
+    def __init__(
+        self, runtime: Runtime, capacity: int, on_room: Callable[[], None], close_seconds: float = 10.0
+    ) -> None:
+        self._runtime = runtime
+        self._capacity = capacity
+        self._on_room = on_room
+        self._close_seconds = close_seconds
+        self._waiting: deque[Ended] = deque()
+        self._more = asyncio.Event()
+        self._closing = False
+        self._in_flight = 0
+        self._writers: list[asyncio.Task[None]] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether so many ends wait that no more jobs should be claimed."""
+        return len(self._waiting) + self._in_flight >= self._capacity
+
+    def add(self, ended: Ended) -> None:
+        """Have an end written with the next group."""
+        self._waiting.append(ended)
+        self._more.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._more.wait()
+            while self._waiting:
+                group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+                self._in_flight += len(group)
+                try:
+                    await self._record(group)
+                finally:
+                    self._in_flight -= len(group)
+                    self._runtime.leases.release([ended.run.held for ended in group])
+                self._on_room()
+            if self._closing:
+                return
+            self._more.clear()
+
+    async def _record(self, group: list[Ended]) -> None:
+        failures = 0
+        while True:
+            try:
+                await record(self._runtime, group)
+            except (DatabaseUnavailableError, TransactionAbortedError) as error:
+                if failures == 0:
+                    log.warning("job.end_not_recorded", jobs=len(group), reason=str(error), next="tried again")
+                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+                failures += 1
+            except RepositoryError as error:
+                await self._one_by_one(group, error)
+                return
+            else:
+                return
+
+    async def _one_by_one(self, group: list[Ended], error: RepositoryError) -> None:
+        """Find the end that PostgreSQL does not take, so that the others are written; that job fails for it."""
+        if len(group) > 1:
+            for ended in group:
+                await self._record([ended])
+            return
+        (ended,) = group
+        log.error("job.end_not_recordable", job_id=str(ended.run.job.id), reason=str(error))
+        if isinstance(ended.end, Completed):
+            failure = JobError(code="result_not_recordable", message=f"the job's result cannot be written: {error}")
+            await self._record([ended._replace(end=Failed(failure))])
+
+    async def __aenter__(self) -> Self:
+        self._writers = [asyncio.create_task(self._write(), name=f"finisher-{number}") for number in range(2)]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        self._more.set()
+        _, late = await asyncio.wait(self._writers, timeout=self._close_seconds)
+        for writer in late:
+            writer.cancel()
+        for result in await asyncio.gather(*self._writers, return_exceptions=True):
+            if isinstance(result, asyncio.CancelledError):
+                log.warning("job.end_not_recorded", jobs=len(self._waiting) + 1, reason="PostgreSQL stayed away", next="rescued")
+            elif result is not None:
+                raise result

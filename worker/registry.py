@@ -1,0 +1,122 @@
+"""Which workers live: each says so in Redis every few seconds, and is forgotten when it falls silent.
+
+A worker's entry is one key with a time to live, so a worker that is killed disappears by itself. This is for people and
+for ``worker jobs why``: nothing that must be right depends on it (leases decide who owns a job).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import structlog
+from arq.connections import ArqRedis
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from redis.exceptions import RedisError
+
+from repositories.schemas import QueueName, ShortText
+from worker.queue import QueueUnavailableError
+
+BEAT = timedelta(seconds=2)
+"""How often a worker says that it lives."""
+
+SILENCE = timedelta(seconds=10)
+"""How long after its last word it is forgotten."""
+
+MOST_WORKERS = 1_000
+
+_KEY = "worker:"
+_NAMES = "workers"  # sorted set: name to the time of the last beat, so that no one must scan the whole keyspace
+_FORGOTTEN = timedelta(hours=1)
+
+log = structlog.get_logger(__name__)
+
+
+class LiveWorker(BaseModel):
+    """What a worker process says of itself.
+
+    Attributes:
+        id: its name on the record (``jobs.worker_id``).
+        version: of this package.
+        job_types: what it can run.
+        queues: from which queues it takes jobs.
+        concurrency: how many jobs it runs at most; ``running``: how many now.
+        started_at, beat_at: when it began, and when it said this; its own clock.
+    """
+
+    id: str = Field(min_length=1, max_length=128)
+    host: str = Field(max_length=255)
+    pid: int = Field(ge=1)
+    version: str = Field(max_length=64)
+    job_types: tuple[ShortText, ...] = Field(max_length=100)
+    queues: tuple[QueueName, ...] = Field(max_length=1_000)
+    concurrency: int = Field(ge=1, le=10_000)
+    running: int = Field(ge=0, le=10_000)
+    started_at: AwareDatetime
+    beat_at: AwareDatetime
+
+
+class Registry:
+    """Announce, forget, list.
+
+    Args:
+        redis: from :func:`worker.queue.connect`, or a running worker's own.
+    """
+
+    def __init__(self, redis: ArqRedis) -> None:
+        self._redis = redis
+
+    async def announce(self, worker: LiveWorker, silence: timedelta = SILENCE) -> None:
+        """Say that ``worker`` lives; it does until ``silence`` has passed without another word.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        with _translated():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.set(_KEY + worker.id, worker.model_dump_json(), px=silence)
+                pipe.zadd(_NAMES, {worker.id: worker.beat_at.timestamp()})
+                pipe.zremrangebyscore(_NAMES, "-inf", (worker.beat_at - _FORGOTTEN).timestamp())
+                await pipe.execute()
+
+    async def forget(self, worker_id: str) -> None:
+        """Say that a worker stopped in order.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        with _translated():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.delete(_KEY + worker_id)
+                pipe.zrem(_NAMES, worker_id)
+                await pipe.execute()
+
+    async def live(self) -> list[LiveWorker]:
+        """Return the workers that live, in id order; at most ``MOST_WORKERS``, those that were heard last.
+
+        What cannot be read (a newer worker's entry in another shape) is left out.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        with _translated():
+            names = await self._redis.zrevrange(_NAMES, 0, MOST_WORKERS - 1)
+            said = await self._redis.mget([_KEY.encode() + name for name in names]) if names else []
+        found = []
+        for name, entry in zip(names, said, strict=True):
+            if entry is None:
+                continue
+            try:
+                found.append(LiveWorker.model_validate_json(entry))
+            except ValidationError as error:
+                log.warning(
+                    "worker.unreadable", name=name.decode(errors="replace")[:128], reason=str(error.errors()[0]["msg"])
+                )
+        return sorted(found, key=lambda worker: worker.id)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise QueueUnavailableError(type(error).__name__) from error

@@ -1,0 +1,114 @@
+"""The worker process: an ARQ worker that takes our jobs in batches.
+
+:class:`Runner` keeps what users know of ARQ (functions, cron jobs, hooks, health key) and replaces how jobs are taken
+and finished (:mod:`worker.batches`). ARQ's own machinery goes on beside it for cron jobs, on a queue of their own, so
+that they never wait behind the backlog. It never exits because PostgreSQL or Redis went away.
+"""
+
+import asyncio
+from signal import Signals
+
+import structlog
+from arq.worker import Worker, get_kwargs
+from redis.exceptions import RedisError
+
+from worker.batches import Batches
+from worker.main import worker_settings
+from worker.queue import SIDE_QUEUE, connect
+from worker.run import Runtime
+from worker.settings import Settings, require
+
+_POLL_SECONDS = 0.5  # cron jobs are timed in seconds
+
+log = structlog.get_logger(__name__)
+
+
+class Runner(Worker):
+    """Runs jobs until SIGTERM or SIGINT; a second one hands running jobs back at once.
+
+    Args:
+        settings: where the servers are, how many jobs at a time, and from which queues.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._asked: asyncio.Event | None = None
+        self._urged: asyncio.Event | None = None
+        redis = connect(require(settings.redis_url, "REDIS_URL"), settings.redis_pool_size)
+        values = get_kwargs(worker_settings(settings))
+        values.pop("redis_settings", None)
+        super().__init__(**values | {"redis_pool": redis, "queue_name": SIDE_QUEUE})  # type: ignore[arg-type]
+
+    async def main(self) -> None:
+        """Run until asked to stop; then let jobs end within the grace period, and hand the rest back.
+
+        Raises:
+            DatabaseUnavailableError: PostgreSQL does not answer at the start.
+            RedisError: Redis does not answer at the start.
+        """
+        self._asked, self._urged = asyncio.Event(), asyncio.Event()
+        self.ctx["redis"] = self.pool
+        await self.pool.ping()
+        if self.on_startup is not None:
+            await self.on_startup(self.ctx)
+        runtime: Runtime = self.ctx["runtime"]
+        async with Batches(runtime, self._settings.worker_queues) as batches:
+            crons = asyncio.create_task(self._run_crons(), name="crons")
+            await self._asked.wait()
+            log.info("worker.stopping", jobs=batches.running, grace_seconds=self._settings.shutdown_grace_seconds)
+            crons.cancel()
+            await batches.stop(self._grace)
+        await asyncio.wait({crons})
+
+    async def _grace(self) -> None:
+        if self._urged is not None:
+            try:
+                async with asyncio.timeout(self._settings.shutdown_grace_seconds):
+                    await self._urged.wait()
+            except TimeoutError:
+                return
+
+    async def _run_crons(self) -> None:
+        """ARQ's own iteration: enqueue and run cron jobs, write the health key."""
+        away = False
+        try:
+            while True:
+                try:
+                    await self._poll_iteration()
+                    away = False
+                except (RedisError, OSError) as error:
+                    if not away:
+                        log.warning("cron.waiting", reason=type(error).__name__)
+                    away = True
+                except Exception as error:  # a cron job that failed is logged, and the worker goes on
+                    log.exception("cron.error", exc_info=error)
+                await asyncio.sleep(_POLL_SECONDS)
+        finally:
+            for task in self.tasks.values():
+                task.cancel()
+            await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+            self.tasks.clear()
+
+    def handle_sig(self, signum: Signals) -> None:
+        """Ask for an orderly end; asked again, do not wait for running jobs."""
+        if self._asked is None or self._urged is None:
+            raise SystemExit(0)  # not started yet
+        if self._asked.is_set():
+            self._urged.set()
+        self._asked.set()
+
+    def handle_sig_wait_for_completion(self, signum: Signals) -> None:
+        """As :meth:`handle_sig`: ARQ calls one or the other."""
+        self.handle_sig(signum)
+
+    async def close(self) -> None:
+        """Run the shutdown hook and close the connections, whether Redis answers or not."""
+        if self.on_shutdown is not None:
+            await self.on_shutdown(self.ctx)
+        try:
+            async with asyncio.timeout(1):
+                await self.pool.delete(self.health_check_key)
+        except (RedisError, OSError, TimeoutError) as error:
+            log.debug("health.not_cleared", reason=type(error).__name__)
+        await self.pool.aclose(close_connection_pool=True)
+
