@@ -31,9 +31,11 @@ from repositories.schemas import JobFilters, NewJob, Outcome, PaginationParams
 from repositories.states import JobStatus, JobType
 from repositories.workspaces import WorkspaceNotFoundError, WorkspaceRepository
 from worker.files import FileSource, NoFilesError, store_files
+from worker.overseeing import Overseeing
 from worker.payloads import DocumentUploadPayload, QuestionProcessingPayload
 from worker.questions.question_set import QuestionSet
 from worker.queue import JobQueue, QueueUnavailableError, connect
+from worker.registry import Registry
 from worker.settings import Settings, require
 from worker.storage import Storage
 
@@ -44,13 +46,14 @@ POLL_SECONDS = 0.2
 log = structlog.get_logger(__name__)
 
 
-class JobClient:
+class JobClient(Overseeing):
     """Enqueues jobs and follows them.
 
     Args:
         database, queue, storage: where jobs, messages and bytes go; :func:`open_client` makes all three.
         settings: bounds and defaults.
         engine: which engine's workspaces names are looked up in.
+        registry: which workers live; without it none is known.
     """
 
     def __init__(
@@ -60,9 +63,9 @@ class JobClient:
         storage: Storage,
         settings: Settings,
         engine: str = "local",
+        registry: Registry | None = None,
     ) -> None:
-        self._database = database
-        self._queue = queue
+        super().__init__(database, queue, registry)
         self._storage = storage
         self._settings = settings
         self._engine = engine
@@ -117,6 +120,34 @@ class JobClient:
         return await self._enqueue(
             JobType.QUESTION_PROCESSING, workspace, payload.model_dump(mode="json"), session, fields
         )
+
+    async def enqueue_many(self, jobs: Sequence[NewJob], *, session: AsyncSession | None = None) -> list[UUID]:
+        """Enqueue jobs of any type: one statement for each 5,000, and their ids handed over in one go.
+
+        Args:
+            jobs: with their payloads; one without is written and left to its caller. Writing the same ids again is no
+                error: such a job stays as it is.
+            session: as for :meth:`upload_documents`.
+
+        Returns:
+            The ids, in the order given. A job whose idempotency key was used before is on the record under the id it
+            had then.
+
+        Raises:
+            ConflictError: an idempotency key belongs to a job with another type, workspace or payload.
+            NotFoundError: a job that one depends on does not exist.
+            DatabaseUnavailableError: PostgreSQL does not answer; nothing was written.
+        """
+        next_position = await self._next_position()
+        ahead = None if next_position is None else next_position - 1
+        if session is not None:
+            waiting = await JobRepository(session).add_many(jobs, ahead)
+            self._hand_over_after_commit(session, waiting)
+        else:
+            async with self._database.get_transaction() as own:
+                waiting = await JobRepository(own).add_many(jobs, ahead)
+            await self._hand_over(waiting, new=True)
+        return [new.id for new in jobs]
 
     async def status(self, job_id: UUID | str) -> Job:
         """Return the job as the record has it now.
@@ -229,7 +260,7 @@ class JobClient:
             "queue_position": await self._next_position(),
         }
         new = NewJob(type=job_type, workspace_id=workspace, payload=payload, **(defaults | fields))
-        waiting = [Waiting(new.id, new.type, new.priority)]
+        waiting = [Waiting(new.id, new.type, new.priority, new.queue)]
         if session is not None:
             (job,) = await JobRepository(session).create_many([new])
             if job.id == new.id and _is_due(job):  # another id: its idempotency key was used before
@@ -274,9 +305,9 @@ class JobClient:
         event.listen(session.sync_session, "after_commit", committed)
         event.listen(session.sync_session, "after_rollback", end)
 
-    async def _hand_over(self, waiting: list[Waiting]) -> None:
+    async def _hand_over(self, waiting: list[Waiting], *, new: bool = False) -> None:
         try:
-            await self._queue.hand_over(waiting)
+            await self._queue.hand_over(waiting, new=new)
         except QueueUnavailableError as error:
             log.warning(
                 "job.not_handed_over", jobs=len(waiting), reason=str(error), next="a worker's reconciler sends it"
@@ -309,7 +340,9 @@ async def open_client(settings: Settings) -> AsyncIterator[JobClient]:
             name="anythingllm-worker client",
         ) as database:
             await database.ping()
-            client = JobClient(database, JobQueue(redis), Storage(settings.storage_url), settings)
+            client = JobClient(
+                database, JobQueue(redis), Storage(settings.storage_url), settings, registry=Registry(redis)
+            )
             try:
                 yield client
             finally:

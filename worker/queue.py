@@ -70,15 +70,15 @@ for _, queue in ipairs(KEYS) do
     end
     if #taken >= wanted then
         if redis.call('ZCOUNT', queue, '-inf', ARGV[1]) > skipped then
-            redis.call('LPUSH', queue .. ARGV[6], '1')
-            redis.call('LTRIM', queue .. ARGV[6], 0, 0)
+            redis.call('LPUSH', ARGV[6] .. queue, '1')
+            redis.call('LTRIM', ARGV[6] .. queue, 0, 0)
         end
         break
     end
 end
 return taken
 """
-_WAKE = ":wake"
+_WAKE = "arq:wake:"
 
 
 class QueueUnavailableError(Exception):
@@ -188,8 +188,8 @@ class JobQueue:
                         pipe.mset({job_key_prefix + key: body for key, body in bodies.items()})
                         pipe.zadd(queue, {str(job.job_id): score(job.priority, now_ms) for job in chunk})
                         pipe.sadd(_QUEUES, name)
-                        pipe.lpush(queue + _WAKE, "1")
-                        pipe.ltrim(queue + _WAKE, 0, 0)
+                        pipe.lpush(_WAKE + queue, "1")
+                        pipe.ltrim(_WAKE + queue, 0, 0)
                         await pipe.execute()
 
     async def take(self, queues: Sequence[str], limit: int) -> list[UUID]:
@@ -215,7 +215,7 @@ class JobQueue:
             QueueUnavailableError: Redis does not answer.
         """
         with _translated():
-            return await self._redis.blpop([queue_key(name) + _WAKE for name in queues], timeout=seconds) is not None
+            return await self._redis.blpop([_WAKE + queue_key(name) for name in queues], timeout=seconds) is not None
 
     async def wake(self, queues: Sequence[str]) -> None:
         """Call one idle worker to each of ``queues``.
@@ -226,8 +226,8 @@ class JobQueue:
         with _translated():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for name in queues:
-                    pipe.lpush(queue_key(name) + _WAKE, "1")
-                    pipe.ltrim(queue_key(name) + _WAKE, 0, 0)
+                    pipe.lpush(_WAKE + queue_key(name), "1")
+                    pipe.ltrim(_WAKE + queue_key(name), 0, 0)
                 await pipe.execute()
 
     async def forget(self, ids: Collection[UUID]) -> None:

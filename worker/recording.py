@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import structlog
 
@@ -81,8 +81,9 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
         log.warning(
             "job.not_handed_over", jobs=len(waiting), reason=str(error), next="a worker's reconciler sends it"
         )
+    lines = log.bind()  # once: every use of the module's own makes one
     for ended in group:
-        _log(ended, outcome)
+        _log(lines, ended, outcome)
 
 
 def _row(ended: Ended) -> Finish | PutBack:
@@ -102,31 +103,32 @@ def _row(ended: Ended) -> Finish | PutBack:
     raise TypeError(f"a lost attempt writes nothing: {end}")
 
 
-def _log(ended: Ended, outcome: Outcome) -> None:
+def _log(lines: Any, ended: Ended, outcome: Outcome) -> None:
     job, end = ended.run.job, ended.end
-    told = log.bind(
-        job_id=str(job.id),
-        job_type=job.type,
-        attempt=job.attempt,
-        seconds=round(time.monotonic() - ended.began, 3),
-    )
+    known = {
+        "job_id": str(job.id),
+        "job_type": job.type,
+        "attempt": job.attempt,
+        "seconds": round(time.monotonic() - ended.began, 3),
+    }
     if isinstance(end, Lost):
-        told.warning("job.lost", reason="another attempt owns the job")
+        lines.warning("job.lost", **known, reason="another attempt owns the job")
         return
     refusal = outcome.refused.get(job.id)
     if refusal is not None and not _was_written_before(refusal, ended):
-        told.warning("job.end_refused", reason=str(refusal))
+        lines.warning("job.end_refused", **known, reason=str(refusal))
         return
     status = outcome.moved.get(job.id)
     match end:
         case Failed(error) | TryAgain(error):
             event = "job.retried" if status is JobStatus.QUEUED else "job.failed"
-            told.warning(event, code=error.code, error=error.message)
+            lines.warning(event, **known, code=error.code, error=error.message)
         case HandedBack(delay, reason):
-            told.info("job.put_back", reason=reason, delay_seconds=round(delay.total_seconds(), 1))
+            lines.info("job.put_back", **known, reason=reason, delay_seconds=round(delay.total_seconds(), 1))
         case _:
             waited = (job.started_at - job.queued_at).total_seconds()
-            told.info("job.finished", status=str(status or _row(ended)), waited_seconds=round(waited, 3))
+            told = str(status) if status is not None else "completed"
+            lines.info("job.finished", **known, status=told, waited_seconds=round(waited, 3))
 
 
 def _was_written_before(refusal: Exception, ended: Ended) -> bool:

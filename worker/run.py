@@ -131,6 +131,7 @@ class Run:
 
     Attributes:
         job: as it was when it was claimed.
+        held: the job and the attempt, as everything that is written names them.
         task: what carries it out, for whoever has to stop it.
         cancel_requested: it is to stop at its next item boundary.
         lost: another attempt owns the job.
@@ -138,14 +139,13 @@ class Run:
 
     job: ClaimedJob
     runtime: Runtime
+    held: Held = field(init=False)
     task: "asyncio.Task[Any] | None" = field(default=None, repr=False)
     cancel_requested: bool = False
     lost: bool = False
 
-    @property
-    def held(self) -> Held:
-        """The job and the attempt, as everything that is written names them."""
-        return self.job.held
+    def __post_init__(self) -> None:
+        self.held = self.job.held
 
     async def items(self, expand: Callable[[], Awaitable[Sequence[NewItem]]]) -> list[JobItem]:
         """Return the items that are left to do.

@@ -43,7 +43,7 @@ def configure_logging(level: LogLevel, log_format: LogFormat, stream: TextIO | N
     pretty = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and out.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
+        structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if pretty else "iso", utc=not pretty),
     ]
     rendering: list[Any] = (
@@ -78,8 +78,9 @@ def configure_logging(level: LogLevel, log_format: LogFormat, stream: TextIO | N
     for name in ("arq.worker", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        # Our own lines do not go through the standard library's logging, which costs more than the rest together.
+        processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[str(level)]),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=False,
     )

@@ -1,7 +1,7 @@
 """Following jobs on a screen: a live table on a terminal, plain lines elsewhere, JSON for machines.
 
-What is shown is what the record says; nothing is guessed but the remaining time, which is told only once enough items
-have finished to tell it from.
+What is shown is what the record says; nothing is guessed but when a job starts or ends, which is told with its spread
+and only once enough has ended to tell it from (:mod:`worker.eta`).
 """
 
 import asyncio
@@ -19,12 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 from repositories.models import Job
+from repositories.schemas import MAX_BATCH
 from repositories.states import JobStatus
 from worker.client import JobClient
+from worker.eta import Eta
 
-_ENOUGH_ITEMS = 3
 _PLAIN_STEP = 0.1
 _REFRESH_PER_SECOND = 8
+_FIGURES_SECONDS = 1.0
 
 STYLES = {
     JobStatus.PENDING: "dim",
@@ -92,15 +94,23 @@ async def _follow_lines(client: JobClient, ids: Sequence[UUID], console: Console
         mark = (job.status, job.attempt, int(job.progress / 100 / _PLAIN_STEP))
         if told.get(job.id) != mark:
             told[job.id] = mark
-            console.out(_line(job), highlight=False)
+            etas = {} if job.status.is_final else await client.eta([job.id])
+            console.out(line(job, etas.get(job.id)), highlight=False)
 
 
-def _line(job: Job) -> str:
+def line(job: Job, eta: Eta | None) -> str:
+    """Tell where a job stands in one line, and when it starts or ends if that is known."""
     done = job.items_done + job.items_skipped
     failed = f", {job.items_failed} failed" if job.items_failed else ""
     of = f" {done}/{job.items_total}{failed}" if job.items_total else ""
     error = f": {job.error}" if job.status in {JobStatus.FAILED, JobStatus.CANCELLED} and job.error else ""
-    return f"{datetime.now(UTC):%H:%M:%S} {job.type} {short(job.id)} {job.status}{of}{error}"
+    when = f", {in_time(eta)}" if eta else ""
+    return f"{datetime.now(UTC):%H:%M:%S} {job.type} {short(job.id)} {job.status}{of}{when}{error}"
+
+
+def in_time(eta: Eta) -> str:
+    """Say when a job starts or ends: ``ends in about 40 s (30 s to 1 min)``."""
+    return f"{eta.event}s in {eta}"
 
 
 def short(job_id: UUID) -> str:
@@ -111,18 +121,23 @@ def short(job_id: UUID) -> str:
 async def _follow_live(client: JobClient, ids: Sequence[UUID], console: Console) -> None:
     shown: dict[UUID, Job] = {}
     positions: dict[UUID, int] = {}
+    etas: dict[UUID, Eta] = {}
 
-    async def read_positions() -> None:
+    async def read_figures() -> None:
         while True:
-            waiting = [job.id for job in shown.values() if job.status is JobStatus.QUEUED]
+            live = [job for job in shown.values() if not job.status.is_final][:MAX_BATCH]
+            places = await client.positions([job.id for job in live if job.status is JobStatus.QUEUED])
+            times = await client.eta([job.id for job in live])
             positions.clear()
-            positions.update(await client.positions(waiting))
-            await asyncio.sleep(0.5)
+            positions.update(places)
+            etas.clear()
+            etas.update(times)
+            await asyncio.sleep(_FIGURES_SECONDS)
 
-    reader = asyncio.create_task(read_positions())
+    reader = asyncio.create_task(read_figures())
     try:
         with Live(
-            get_renderable=lambda: _table([shown[job_id] for job_id in ids if job_id in shown], positions),
+            get_renderable=lambda: _table([shown[job_id] for job_id in ids if job_id in shown], positions, etas),
             console=console,
             refresh_per_second=_REFRESH_PER_SECOND,
         ):
@@ -133,18 +148,16 @@ async def _follow_live(client: JobClient, ids: Sequence[UUID], console: Console)
         await asyncio.gather(reader, return_exceptions=True)
 
 
-def _table(jobs: Sequence[Job], positions: dict[UUID, int]) -> Table:
+def _table(jobs: Sequence[Job], positions: dict[UUID, int], etas: dict[UUID, Eta]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("job", "state", "progress", "done", "failed", "try", "worker", "queue", "elapsed", "left"):
-        table.add_column(
-            name, justify="right" if name in {"done", "failed", "try", "queue", "elapsed", "left"} else "left"
-        )
+    for name in ("job", "state", "progress", "done", "failed", "try", "worker", "queue", "elapsed", "expected"):
+        table.add_column(name, justify="right" if name in {"done", "failed", "try", "queue", "elapsed"} else "left")
     for job in jobs:
-        table.add_row(*_row(job, positions.get(job.id)))
+        table.add_row(*_row(job, positions.get(job.id), etas.get(job.id)))
     return table
 
 
-def _row(job: Job, position: int | None) -> list[Any]:
+def _row(job: Job, position: int | None, eta: Eta | None) -> list[Any]:
     finished = job.items_done + job.items_failed + job.items_skipped
     style = STYLES[job.status]
     bar = ProgressBar(total=max(job.items_total, 1), completed=finished, width=24, complete_style=style)
@@ -159,7 +172,7 @@ def _row(job: Job, position: int | None) -> list[Any]:
         job.worker_id or "",
         str(position) if position is not None else "",
         _clock(elapsed),
-        _clock(_remaining_seconds(job, finished, elapsed)),
+        in_time(eta) if eta is not None and not job.status.is_final else "",
     ]
 
 
@@ -167,12 +180,6 @@ def _elapsed_seconds(job: Job) -> float | None:
     if job.started_at is None:
         return None
     return ((job.completed_at or datetime.now(UTC)) - job.started_at).total_seconds()
-
-
-def _remaining_seconds(job: Job, finished: int, elapsed: float | None) -> float | None:
-    if job.status is not JobStatus.PROCESSING or elapsed is None or finished < _ENOUGH_ITEMS:
-        return None
-    return elapsed / finished * (job.items_total - finished)
 
 
 def _clock(seconds: float | None) -> str:

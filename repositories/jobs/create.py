@@ -3,20 +3,25 @@
 Writing again what is there already is no error: a job is known by its id, or by its idempotency key.
 """
 
+import json
 from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, Uuid, any_, case, cast, collate, column, func, literal, not_, select, update
+from pydantic import TypeAdapter
+from sqlalchemy import ARRAY, Integer, Text, Uuid, any_, case, cast, collate, column, func, literal, literal_column, not_, select, update
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, insert
 
 from repositories.errors import ConflictError, NotFoundError, translated
+from repositories.jobs.admission import Waiting
 from repositories.jobs.core import NOW, JobStatements, named
 from repositories.models import Job
 from repositories.schemas import NewJob
 from repositories.states import JobStatus
 
 _CHUNK = 5_000
+_NEW_JOBS = TypeAdapter(list[NewJob])
+_COLUMNS = (*NewJob.model_fields, "parents_left", "errors")
 _MAX_GENERATIONS = 100
 _KEY_RULE = "uq_jobs_idempotency_key"
 
@@ -103,6 +108,41 @@ class Creating(JobStatements):
             raise ConflictError("", "a job with the same id or key was deleted at this moment: write it again")
         return written
 
+    async def add_many(self, jobs: Sequence[NewJob], ahead: int | None = None) -> list[Waiting]:
+        """Write many jobs as :meth:`create_many` does, and return only those that may be handed over after the commit.
+
+        Reads no row back, so ten thousand jobs cost little more than their insertion. A job that was there already is
+        not returned: whoever wrote it has handed it over, or the reconciler will.
+
+        Args:
+            jobs: any number; memory is needed for 5,000 at a time.
+            ahead: how many jobs stand in their queue now, so that each one's position is recorded; ``None``: not known.
+
+        Raises:
+            ConflictError, NotFoundError, ValueError: as for :meth:`create_many`.
+        """
+        if any(new.depends_on or new.idempotency_key is not None for new in jobs):
+            written = await self.create_many(jobs)
+            asked = {new.id for new in jobs}
+            return [
+                Waiting(job.id, job.type, job.priority, job.queue)
+                for job in written
+                if job.id in asked and job.status is JobStatus.QUEUED and job.scheduled_at is None
+            ]
+        ready: list[Waiting] = []
+        with translated():
+            for start in range(0, len(jobs), _CHUNK):
+                chunk = {new.id: new for new in jobs[start : start + _CHUNK]}
+                # In id order, as all writers of jobs do it.
+                rows = [chunk[job_id] for job_id in sorted(chunk)]
+                for job_id in await self._insert(
+                    _NEW_JOBS.dump_json(rows).decode(), None if ahead is None else ahead + start
+                ):
+                    new = chunk[job_id]
+                    if new.payload is not None and new.scheduled_at is None:
+                        ready.append(Waiting(new.id, new.type, new.priority, new.queue))
+        return ready
+
     async def _write(
         self, generations: Sequence[Sequence[NewJob]], ids: dict[UUID, UUID], parents: dict[UUID, JobStatus]
     ) -> None:
@@ -118,38 +158,55 @@ class Creating(JobStatements):
             # In one order whoever writes them: of two that write the same keys, one waits for the other, never both.
             rows.sort(key=lambda row: (row["idempotency_key"] is None, row["idempotency_key"] or "", row["id"]))
             for start in range(0, len(rows), _CHUNK):
-                await self._insert(rows[start : start + _CHUNK])
+                await self._insert(json.dumps(rows[start : start + _CHUNK]))
             if keyed := [new for new in generation if new.idempotency_key is not None]:
                 ids |= await self._written_before(keyed)
 
-    async def _insert(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Insert rows that travel as one JSON parameter, so the statement is the same for one row and for thousands."""
+    async def _insert(self, rows: str, ahead: int | None = None) -> list[UUID]:
+        """Insert rows that travel as one JSON array, so the statement is the same for one row and for thousands.
+
+        What a row does not say about its state follows from its payload: with one it is queued.
+
+        Returns:
+            The ids that were not there before.
+        """
         columns = Job.__table__.c
-        kinds = {name: columns[name].type for name in rows[0]} | {
+        kinds = {name: columns[name].type for name in _COLUMNS} | {
             "depends_on": ARRAY(Uuid),
             "scheduled_at": TIMESTAMP(timezone=True),
             "status": Text(),
         }
         new = (
-            func.jsonb_to_recordset(literal(list(rows), JSONB))
+            func.jsonb_to_recordset(cast(literal(rows, Text), JSONB))
             .table_valued(*(column(name, kind) for name, kind in kinds.items()), name="new")
             .render_derived(with_types=True)
         )
-        queued, failed = new.c.status == str(JobStatus.QUEUED), new.c.status == str(JobStatus.FAILED)
+        # Without none_as_null a JSON null would stand where "no payload" must be SQL's NULL.
+        payload = func.nullif(new.c.payload, literal_column("'null'::jsonb", JSONB))
+        status = func.coalesce(new.c.status, case((payload.is_not(None), JobStatus.QUEUED), else_=JobStatus.PENDING))
+        queued, failed = status == str(JobStatus.QUEUED), status == str(JobStatus.FAILED)
         values = {name: new.c[name] for name in kinds} | {
-            # Without none_as_null a JSON null would stand where "no payload" must be SQL's NULL.
-            "payload": func.nullif(new.c.payload, cast("null", JSONB)),
+            "payload": payload,
+            "status": status,
+            "parents_left": func.coalesce(new.c.parents_left, 0),
+            "errors": func.coalesce(new.c.errors, literal_column("'[]'::jsonb", JSONB)),
+            "queue_position": func.coalesce(
+                new.c.queue_position,
+                case((queued, literal(ahead, Integer) + cast(func.row_number().over(order_by=new.c.id), Integer))),
+            ),
             "queued_at": case((queued, NOW)),
             "completed_at": case((failed, NOW)),
         }
-        await self.session.execute(
+        written = await self.session.scalars(
             insert(Job)
             .from_select(
                 list(values),
                 select(*values.values()).order_by(collate(new.c.idempotency_key, "C").nulls_last(), new.c.id),
             )
             .on_conflict_do_nothing()  # the same id, or the same key: waits for another writer of it
+            .returning(Job.id)
         )
+        return list(written)
 
     async def _written_before(self, keyed: Sequence[NewJob]) -> dict[UUID, UUID]:
         """Map the ids of jobs whose keys were used before to the ids of the jobs that have them.

@@ -21,7 +21,7 @@ from worker.queue import JobQueue, QueueUnavailableError, connect, deserialize, 
 
 @pytest.fixture
 def upkeep(database: DatabaseManager, queue: JobQueue) -> Upkeep:
-    return Upkeep(database, queue)
+    return Upkeep(database, queue, timedelta(0))  # the tests' server has only just started
 
 
 async def _queued(database: DatabaseManager, count: int = 1) -> list[Job]:

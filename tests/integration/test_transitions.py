@@ -22,7 +22,7 @@ Move = Callable[[JobRepository, Job], Awaitable[Outcome]]
 
 async def _claim(jobs: JobRepository, job: Job) -> Outcome:
     claimed = await jobs.claim([job.id], "worker-2", LEASE)
-    return Outcome(moved={row.id: row.status for row in claimed})
+    return Outcome(moved={row.id: (await jobs.get_by_id_or_raise(row.id)).status for row in claimed})
 
 
 def _finish(to: JobStatus) -> Move:

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from repositories.models import Job
+from repositories.models import DEFAULT_QUEUE, Job
 from worker.cli.context import connected, err, exit_with, out, run
 from worker.cli.exits import Exit
-from worker.cli.upload import ended
+from worker.cli.upload import Queue, ended
 from worker.questions.question_set import QuestionSet, read_question_set
 from worker.questions.report import Report, write_report
 from worker.reports import build_report
@@ -24,6 +24,7 @@ def ask(
     report: Annotated[
         Path | None, typer.Option(help="Write report.html, .json and .csv into this folder (waits).", metavar="DIR")
     ] = None,
+    queue: Queue = DEFAULT_QUEUE,
     as_json: Annotated[bool, typer.Option("--json", help="JSON objects, one a line, for scripts.")] = False,
 ) -> None:
     """Ask every question of a file, and score the answers.
@@ -31,7 +32,7 @@ def ask(
     Columns: question, expected_fragments (separated by ;), and optionally id and answerable (yes or no: whether the
     right answer is a refusal).
     """
-    exit_with(run(_ask(file, workspace, wait=wait, report=report, as_json=as_json)))
+    exit_with(run(_ask(file, workspace, wait=wait, report=report, queue=queue, as_json=as_json)))
 
 
 def read_questions(file: Path) -> QuestionSet:
@@ -51,10 +52,10 @@ def read_questions(file: Path) -> QuestionSet:
     return questions
 
 
-async def _ask(file: Path, workspace: str, *, wait: bool, report: Path | None, as_json: bool) -> Exit:
+async def _ask(file: Path, workspace: str, *, wait: bool, report: Path | None, queue: str, as_json: bool) -> Exit:
     questions = read_questions(file)
     async with connected() as (client, _):
-        job = await client.process_questions(workspace, questions)
+        job = await client.process_questions(workspace, questions, queue=queue)
         if not wait and report is None:
             out.out(json.dumps(facts(job)) if as_json else str(job.id), highlight=False)
             return Exit.OK

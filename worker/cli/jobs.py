@@ -1,4 +1,4 @@
-"""``worker jobs``: list, show, watch, cancel and retry."""
+"""``worker jobs``: list, show, tell the status and why, watch, cancel and retry."""
 
 import json
 from collections.abc import Sequence
@@ -17,9 +17,12 @@ from repositories.states import ItemStatus, JobStatus
 from worker.cli.context import connected, err, exit_with, out, run
 from worker.cli.exits import Exit
 from worker.cli.upload import ended
-from worker.watch import STYLES, View, facts, follow
+from worker.reasons import Reason
+from worker.watch import STYLES, View, facts, follow, line
 
-app = typer.Typer(help="List, show, watch, cancel and retry jobs.", no_args_is_help=True, rich_markup_mode="markdown")
+app = typer.Typer(
+    help="List, show, explain, watch, cancel and retry jobs.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 
 Json = Annotated[bool, typer.Option("--json", help="JSON objects, one a line, for scripts.")]
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="ID")]
@@ -88,7 +91,8 @@ async def _show(job_id: str, *, items: bool, as_json: bool) -> None:
     known: dict[str, Any] = facts(job) | {
         "priority": job.priority,
         "queue_position": positions.get(job.id) if job.status is JobStatus.QUEUED else None,
-        "scheduled_at": str(job.scheduled_at) if job.scheduled_at else None,
+        "queue": job.queue,
+        "scheduled_at": str(job.scheduled_at) if job.scheduled_at and not job.is_parked else None,
         "failures": f"{job.failures} of {job.max_attempts}",
         "crashes": f"{job.crashes} of {job.max_crashes}",
         "depends_on": [str(parent) for parent in job.depends_on],
@@ -123,6 +127,40 @@ def _item(item: JobItem) -> dict[str, Any]:
         "timings": item.timings,
         "result": item.result,
     }
+
+
+@app.command()
+def status(job_ids: JobIds, as_json: Json = False) -> None:
+    """Tell in a line each where jobs stand, and when they start or end, as far as their pace tells."""
+    run(_status(job_ids, as_json=as_json))
+
+
+async def _status(job_ids: Sequence[str], *, as_json: bool) -> None:
+    ids = _ids(job_ids)
+    async with connected() as (client, _):
+        jobs = [await client.status(job_id) for job_id in ids]
+        positions = await client.positions([job.id for job in jobs if job.status is JobStatus.QUEUED])
+        etas = await client.eta([job.id for job in jobs])
+    for job in jobs:
+        eta = etas.get(job.id)
+        if as_json:
+            told = {"queue_position": positions.get(job.id), "eta": eta.model_dump(mode="json") if eta else None}
+            out.out(json.dumps(facts(job) | told), highlight=False)
+        else:
+            out.out(line(job, eta), highlight=False)
+
+
+@app.command()
+def why(job_id: JobId, as_json: Json = False) -> None:
+    """Say why a job is not running, or what became of it. Status 1 if there is no such job."""
+    exit_with(run(_why(job_id, as_json=as_json)))
+
+
+async def _why(job_id: str, *, as_json: bool) -> Exit:
+    async with connected() as (client, _):
+        told = await client.why(job_id)
+    out.out(told.model_dump_json() if as_json else told.sentence, highlight=False)
+    return Exit.FAILED if told.reason is Reason.UNKNOWN else Exit.OK
 
 
 @app.command()

@@ -3,12 +3,12 @@
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from repositories.models import Job
+from repositories.models import DEFAULT_QUEUE, Job
 from repositories.states import JobStatus
 from worker.cli.context import connected, err, exit_with, out, run
 from worker.cli.exits import Exit
@@ -18,12 +18,15 @@ from worker.watch import View, facts, follow
 
 _MOST_SHOWN = 20
 
+Queue = Annotated[str, typer.Option(help="Which queue the job stands in.")]
+
 
 def upload(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders; zips are opened.", metavar="PATH...")],
     workspace: Annotated[str, typer.Option("--workspace", "-w", help="Its name; made if it is new.")],
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job until it ends.")] = False,
     priority: Annotated[int, typer.Option(min=0, max=9, help="0 is first, 9 is last.")] = 5,
+    queue: Queue = DEFAULT_QUEUE,
     as_json: Annotated[bool, typer.Option("--json", help="JSON objects, one a line, for scripts.")] = False,
 ) -> None:
     """Put documents into a workspace and make them searchable.
@@ -31,13 +34,13 @@ def upload(
     A file that cannot be read or understood fails alone; the others go on. Without --wait the job's id is printed and
     the command ends at once. With --wait: status 3 if some files failed, 1 if the job failed.
     """
-    exit_with(run(_upload(paths, workspace, wait=wait, priority=priority, as_json=as_json)))
+    exit_with(run(_upload(paths, workspace, wait=wait, as_json=as_json, priority=priority, queue=queue)))
 
 
-async def _upload(paths: list[Path], workspace: str, *, wait: bool, priority: int, as_json: bool) -> Exit:
+async def _upload(paths: list[Path], workspace: str, *, wait: bool, as_json: bool, **fields: Any) -> Exit:
     files = find_files(paths)
     async with connected() as (client, _):
-        job = await client.upload_documents(workspace, files, priority=priority)
+        job = await client.upload_documents(workspace, files, **fields)
         if not wait:
             out.out(json.dumps(facts(job)) if as_json else str(job.id), highlight=False)
             return Exit.OK
