@@ -155,12 +155,7 @@ class QueueRepository:
             ]
 
     async def get(self, name: str) -> QueueState:
-        """Return what decides about a queue's next start: one statement. A queue without a row is free.
-
-        Raises:
-            pydantic.ValidationError: no queue can have this name.
-        """
-        name = _NAME.validate_python(name)
+        """Return what decides about a queue's next start: one statement. A queue without a row is free."""
         asked = select(literal(name).label("name")).subquery("asked")
         here = and_(in_state(JobStatus.PROCESSING), Job.queue == name, Job.worker_id != CALLER)
         longest = select(Job.id).where(here).order_by(Job.started_at, Job.id).limit(_MOST_HOLDERS)

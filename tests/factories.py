@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from repositories.jobs import JobRepository
+from repositories.jobs import ClaimedJob, JobRepository
 from repositories.models import Job
 from repositories.schemas import Finish, Held, JobError, NewJob
 from repositories.states import JobStatus
@@ -25,16 +25,16 @@ async def queued_jobs(jobs: JobRepository, count: int = 1, **fields: Any) -> lis
     return await jobs.create_many([new_job(**fields) for _ in range(count)])
 
 
-async def running_jobs(jobs: JobRepository, count: int = 1, **fields: Any) -> list[Job]:
+async def running_jobs(jobs: JobRepository, count: int = 1, **fields: Any) -> list[ClaimedJob]:
     queued = await queued_jobs(jobs, count, **fields)
     return await jobs.claim([job.id for job in queued], "worker-1", LEASE)
 
 
-def hold(job: Job) -> Held:
+def hold(job: Job | ClaimedJob) -> Held:
     return Held(job.id, job.attempt)
 
 
-def held(*running: Job) -> list[Held]:
+def held(*running: Job | ClaimedJob) -> list[Held]:
     return [hold(job) for job in running]
 
 
@@ -43,13 +43,13 @@ async def job_in(jobs: JobRepository, status: JobStatus) -> Job:
     if status is JobStatus.PENDING:
         return await jobs.create_job("document_upload")
     if status is JobStatus.QUEUED:
-        (job,) = await queued_jobs(jobs)
-        return job
-    (job,) = await running_jobs(jobs)
+        (queued,) = await queued_jobs(jobs)
+        return queued
+    (running,) = await running_jobs(jobs)
     if status is not JobStatus.PROCESSING:
         error = ERROR if status is JobStatus.FAILED else None
-        await jobs.finish([Finish(hold(job), status, None, error)])
-    return await jobs.get_by_id_or_raise(job.id)
+        await jobs.finish([Finish(hold(running), status, None, error)])
+    return await jobs.get_by_id_or_raise(running.id)
 
 
 async def expire_lease(session: AsyncSession, *job_ids: UUID) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
@@ -99,12 +100,12 @@ class Batches:
                 continue
             # Half of the slots at a time, so that one batch can be started while the next is taken.
             wanted = min(free, BATCH, max(1, -(-self._slots // _CLAIMERS)))
-            ids = await self._patiently(lambda: self._runtime.queue.take(self._order(), wanted), "queue.away")  # noqa: B023
+            ids = await self._patiently(partial(self._runtime.queue.take, self._order(), wanted))
             if ids:
                 self._reserved += len(ids)
                 return ids
             if ids is not None:
-                await self._patiently(self._wait_for_work, "queue.away")
+                await self._patiently(self._wait_for_work)
         return []
 
     def _order(self) -> Sequence[str]:
@@ -124,7 +125,7 @@ class Batches:
         await asyncio.wait({call})
         await self._runtime.queue.wake(tuple(self._queues))  # the call may have been on its way to us: pass it on
 
-    async def _patiently(self, ask: Callable[[], Awaitable[T]], event: str) -> T | None:
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T | None:
         """Ask until there is an answer; ``None`` if the worker is to stop before there is one."""
         failures = 0
         while True:
@@ -132,24 +133,24 @@ class Batches:
                 answer = await ask()
             except (QueueUnavailableError, DatabaseUnavailableError) as error:
                 if failures == 0:
-                    log.warning(event, reason=str(error), next="tried again until it is back")
+                    log.warning("claim.waiting", reason=str(error))
                 if self._stopping.is_set():
                     return None
                 await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
             else:
                 if failures:
-                    log.info(f"{event.split('.')[0]}.back", failures=failures)
+                    log.info("claim.recovered", tries=failures + 1)
                 return answer
 
     async def _start(self, ids: Sequence[UUID]) -> None:
         """Claim these jobs and start those that are ours now."""
         try:
-            jobs = await self._patiently(lambda: self._claim(ids), "database.away")
+            jobs = await self._patiently(lambda: self._claim(ids))
             self._run(jobs or [])
             left = set(ids) - {job.id for job in jobs or []}
             if left and jobs is not None:
-                self._run(await self._patiently(lambda: self._admit(left), "database.away") or [])
+                self._run(await self._patiently(lambda: self._admit(left)) or [])
         except RepositoryError as error:  # a fault of ours must not end the worker: the reconciler sends the jobs again
             log.exception("claim.error", jobs=len(ids), exc_info=error)
 

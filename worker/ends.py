@@ -70,16 +70,8 @@ async def attempt(run: Run) -> End:
     try:
         async with deadline:
             return Completed(await runtime.tasks[job.type](run))
-    except JobFailedError as error:
-        return Failed(error.error)
-    except RetryAfterError as error:
-        return TryAgain(error.error, error.delay)
-    except CancelRequestedError:
-        return Cancelled()
-    except AttemptLostError:
-        return Lost()
-    except Snooze as asked:
-        return HandedBack(asked.delay, asked.reason)
+    except _SAID as said:
+        return _as_said(said)
     except (EngineUnavailableError, StorageUnavailableError, DatabaseUnavailableError) as error:
         return HandedBack(timedelta(seconds=AWAY_SECONDS * (0.5 + random.random())), str(error))  # noqa: S311 - jitter
     except StoredBytesMissingError as error:
@@ -91,6 +83,24 @@ async def attempt(run: Run) -> End:
         return _unexpected(error)
     except Exception as error:  # noqa: BLE001 - whatever a task raises becomes an entry of the job's errors
         return _unexpected(error)
+
+
+_SAID = (JobFailedError, RetryAfterError, CancelRequestedError, AttemptLostError, Snooze)
+
+
+def _as_said(said: Exception) -> End:
+    """The end that a task asked for by what it raised."""
+    match said:
+        case JobFailedError(error=error):
+            return Failed(error)
+        case RetryAfterError(error=error, delay=delay):
+            return TryAgain(error, delay)
+        case CancelRequestedError():
+            return Cancelled()
+        case Snooze(delay=delay, reason=reason):
+            return HandedBack(delay, reason)
+        case _:
+            return Lost()
 
 
 def _unexpected(error: Exception) -> TryAgain:

@@ -29,17 +29,18 @@ class Overseeing:
         self._registry = registry
 
     async def eta(self, ids: Collection[UUID]) -> dict[UUID, Eta]:
-        """Estimate from measured paces when waiting jobs start and running ones end: two statements.
+        """Estimate from measured paces when waiting jobs start and running ones end: two statements for each thousand.
 
         A job is left out if it does neither, or if too little has ended lately to tell it from.
-
-        Args:
-            ids: at most ``MAX_BATCH``.
         """
+        asked, found = list(ids), dict[UUID, Eta]()
         async with self._database.get_session() as session:
             jobs = JobRepository(session)
-            waits, rests = await jobs.estimate_waits(ids), await jobs.estimate_rests(ids)
-        return estimates(waits.values(), rests.values())
+            for start in range(0, len(asked), MAX_BATCH):
+                batch = asked[start : start + MAX_BATCH]
+                waits, rests = await jobs.estimate_waits(batch), await jobs.estimate_rests(batch)
+                found |= estimates(waits.values(), rests.values())
+        return found
 
     async def why(self, job_id: UUID | str) -> Why:
         """Say why a job is not running, or what became of it. Any text is an id; one that is of no job says so.

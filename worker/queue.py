@@ -8,10 +8,10 @@ it was, and PostgreSQL decides whether a job may start.
 
 import json
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 from arq.connections import ArqRedis, RedisSettings
@@ -215,7 +215,9 @@ class JobQueue:
             QueueUnavailableError: Redis does not answer.
         """
         with _translated():
-            return await self._redis.blpop([_WAKE + queue_key(name) for name in queues], timeout=seconds) is not None
+            keys = [_WAKE + queue_key(name) for name in queues]
+            called: Awaitable[Any] = self._redis.execute_command("BLPOP", *keys, seconds)  # type: ignore[no-untyped-call]  # redis-py's own blpop takes whole seconds
+            return await called is not None
 
     async def wake(self, queues: Sequence[str]) -> None:
         """Call one idle worker to each of ``queues``.
@@ -264,7 +266,7 @@ class JobQueue:
             QueueUnavailableError: Redis does not answer.
         """
         with _translated():
-            found = await self._redis.smembers(_QUEUES)
+            found = await cast("Awaitable[set[bytes]]", self._redis.smembers(_QUEUES))
         return sorted({DEFAULT_QUEUE, *(name.decode() for name in found)})
 
     async def length(self, queue: str = DEFAULT_QUEUE) -> int:
@@ -341,16 +343,12 @@ class JobQueue:
 def keys_of(ids: Collection[UUID]) -> list[str]:
     """Every key that ARQ may keep of a job besides its place in a queue and its result."""
     return [
-        prefix + str(job_id)
-        for job_id in ids
-        for prefix in (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
+        prefix + str(job_id) for job_id in ids for prefix in (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
     ]
 
 
 def _leftovers(keys: Collection[str]) -> list[str]:
-    return [
-        prefix + key for key in keys for prefix in (result_key_prefix, retry_key_prefix, in_progress_key_prefix)
-    ]
+    return [prefix + key for key in keys for prefix in (result_key_prefix, retry_key_prefix, in_progress_key_prefix)]
 
 
 def _bodies(jobs: Sequence[Waiting], now_ms: int) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 """Writing down how attempts ended, many at a time.
 
-:func:`record` writes one group: one transaction in PostgreSQL, then one round trip to Redis. :class:`Finisher` makes the
-groups: while one is being written the next one gathers, and a lone end waits for nobody. An end that PostgreSQL cannot
+:func:`record` writes one group: one transaction in PostgreSQL, then Redis. :class:`Finisher` makes the groups: while
+one is being written the next one gathers, and a lone end waits for nobody. An end that PostgreSQL cannot
 take now is kept, with its lease, until it can: finished work is never done twice because of an outage.
 """
 
@@ -66,7 +66,10 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
     outcome, waiting = Outcome(), list[Waiting]()
     async with runtime.database.get_transaction() as session:
         jobs = JobRepository(session)
-        for part in (await jobs.finish(finishes) if finishes else None, await jobs.put_back(returns) if returns else None):
+        for part in (
+            await jobs.finish(finishes) if finishes else None,
+            await jobs.put_back(returns) if returns else None,
+        ):
             if part is not None:
                 outcome.moved |= part.moved
                 outcome.refused |= part.refused
@@ -79,7 +82,7 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
         await runtime.queue.hand_over(waiting)
     except QueueUnavailableError as error:
         log.warning(
-            "job.not_handed_over", jobs=len(waiting), reason=str(error), next="a worker's reconciler sends it"
+            "job.not_put_back_in_redis", jobs=len(waiting), reason=str(error), next="a worker's reconciler sends it"
         )
     lines = log.bind()  # once: every use of the module's own makes one
     for ended in group:
@@ -121,8 +124,10 @@ def _log(lines: Any, ended: Ended, outcome: Outcome) -> None:
     status = outcome.moved.get(job.id)
     match end:
         case Failed(error) | TryAgain(error):
-            event = "job.retried" if status is JobStatus.QUEUED else "job.failed"
-            lines.warning(event, **known, code=error.code, error=error.message)
+            if status is JobStatus.QUEUED:
+                lines.warning("job.retried", **known, code=error.code, error=error.message)
+            else:
+                lines.warning("job.failed", **known, code=error.code, error=error.message)
         case HandedBack(delay, reason):
             lines.info("job.put_back", **known, reason=reason, delay_seconds=round(delay.total_seconds(), 1))
         case _:
@@ -136,7 +141,7 @@ def _was_written_before(refusal: Exception, ended: Ended) -> bool:
     if not isinstance(refusal, InvalidTransitionError):
         return False
     row = _row(ended)
-    return isinstance(row, Finish) and (refusal.status, refusal.attempt) == (row.to, row.held.attempt)
+    return isinstance(row, Finish) and (refusal.found, refusal.found_attempt) == (row.to, row.held.attempt)
 
 
 class Finisher:
@@ -195,7 +200,7 @@ class Finisher:
                 await record(self._runtime, group)
             except (DatabaseUnavailableError, TransactionAbortedError) as error:
                 if failures == 0:
-                    log.warning("job.end_not_recorded", jobs=len(group), reason=str(error), next="tried again")
+                    log.warning("job.end_waiting", jobs=len(group), reason=str(error))
                 await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
             except RepositoryError as error:
@@ -228,8 +233,8 @@ class Finisher:
         _, late = await asyncio.wait(self._writers, timeout=self._close_seconds)
         for writer in late:
             writer.cancel()
+        if late:
+            log.warning("job.end_given_up", jobs=len(self._waiting) + self._in_flight, next="they are rescued")
         for result in await asyncio.gather(*self._writers, return_exceptions=True):
-            if isinstance(result, asyncio.CancelledError):
-                log.warning("job.end_not_recorded", jobs=len(self._waiting) + 1, reason="PostgreSQL stayed away", next="rescued")
-            elif result is not None:
+            if result is not None and not isinstance(result, asyncio.CancelledError):
                 raise result

@@ -17,6 +17,7 @@ from worker.main import worker_settings
 from worker.queue import SIDE_QUEUE, connect
 from worker.run import Runtime
 from worker.settings import Settings, require
+from worker.supervisor import tell_supervisor
 
 _POLL_SECONDS = 0.5  # cron jobs are timed in seconds
 
@@ -54,6 +55,7 @@ class Runner(Worker):
         runtime: Runtime = self.ctx["runtime"]
         async with Batches(runtime, self._settings.worker_queues) as batches:
             crons = asyncio.create_task(self._run_crons(), name="crons")
+            tell_supervisor()
             await self._asked.wait()
             log.info("worker.stopping", jobs=batches.running, grace_seconds=self._settings.shutdown_grace_seconds)
             crons.cancel()
@@ -91,6 +93,7 @@ class Runner(Worker):
 
     def handle_sig(self, signum: Signals) -> None:
         """Ask for an orderly end; asked again, do not wait for running jobs."""
+        log.debug("worker.signalled", signal=signum.name)
         if self._asked is None or self._urged is None:
             raise SystemExit(0)  # not started yet
         if self._asked.is_set():
@@ -111,4 +114,3 @@ class Runner(Worker):
         except (RedisError, OSError, TimeoutError) as error:
             log.debug("health.not_cleared", reason=type(error).__name__)
         await self.pool.aclose(close_connection_pool=True)
-

@@ -106,6 +106,14 @@ class Settings(DatabaseSettings, CacheSettings):
     shutdown_grace_seconds: int = Field(
         default=20, ge=0, le=3600, description="How long running jobs may go on after SIGTERM before they are put back."
     )
+    max_rss_bytes: Annotated[int | None, BeforeValidator(blank_is_unset)] = Field(
+        default=None,
+        ge=64 * MIB,
+        description=(
+            "`worker run` with several processes replaces one that holds more memory than this, in bytes. "
+            "Unset: no bound."
+        ),
+    )
     job_cleanup_days: int = Field(
         default=7, ge=1, le=3650, description="Retention: how many days finished jobs stay on the record."
     )

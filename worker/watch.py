@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from repositories.models import Job
-from repositories.schemas import MAX_BATCH
 from repositories.states import JobStatus
 from worker.client import JobClient
 from worker.eta import Eta
@@ -125,7 +124,7 @@ async def _follow_live(client: JobClient, ids: Sequence[UUID], console: Console)
 
     async def read_figures() -> None:
         while True:
-            live = [job for job in shown.values() if not job.status.is_final][:MAX_BATCH]
+            live = [job for job in shown.values() if not job.status.is_final]
             places = await client.positions([job.id for job in live if job.status is JobStatus.QUEUED])
             times = await client.eta([job.id for job in live])
             positions.clear()

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from repositories.errors import translated
 from repositories.jobs.admission import Admitting, unrestricted
-from repositories.jobs.core import NOW, JobStatements, check_batch, held_rows, named, owned
+from repositories.jobs.core import NOW, check_batch, held_rows, named, owned
 from repositories.models import Job
 from repositories.schemas import Held, Lease
 from repositories.states import JobStatus, Verb, sources
@@ -134,4 +134,6 @@ class Claiming(Admitting):
     async def cancel_requested_among(self, ids: Collection[UUID]) -> list[UUID]:
         """Return those of ``ids`` whose cancellation was asked for: what a worker looks at between two heartbeats."""
         with translated():
-            return list(await self.session.scalars(select(Job.id).where(named(ids), Job.cancel_requested_at.is_not(None))))
+            return list(
+                await self.session.scalars(select(Job.id).where(named(ids), Job.cancel_requested_at.is_not(None)))
+            )

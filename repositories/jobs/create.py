@@ -9,7 +9,23 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import ARRAY, Integer, Text, Uuid, any_, case, cast, collate, column, func, literal, literal_column, not_, select, update
+from sqlalchemy import (
+    ARRAY,
+    Integer,
+    Text,
+    Uuid,
+    any_,
+    case,
+    cast,
+    collate,
+    column,
+    func,
+    literal,
+    literal_column,
+    not_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, insert
 
 from repositories.errors import ConflictError, NotFoundError, translated

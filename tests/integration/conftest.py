@@ -9,9 +9,9 @@ import pytest
 from repositories.database import DatabaseManager
 from tests.engines import NotingEngine
 from worker.client import JobClient
-from worker.run import Runtime
 from worker.leases import LeaseKeeper
 from worker.queue import JobQueue
+from worker.run import Runtime
 from worker.settings import Settings
 from worker.storage import Storage
 from worker.tasks import TASKS

@@ -557,7 +557,7 @@ async def test_a_filter_by_status_takes_the_enum_and_its_text(jobs: JobRepositor
 
     rows, _ = await jobs.list({"status": wanted, "id": [queued.id, running.id]})
 
-    assert rows == [running]
+    assert [row.id for row in rows] == [running.id]
 
 
 # Pages

@@ -20,6 +20,7 @@ from repositories.models import Job
 from repositories.queues import QueueRepository
 from repositories.schemas import JobError, NewJob
 from repositories.states import JobStatus
+from tests.waiting import until
 from worker.batches import Batches
 from worker.client import JobClient
 from worker.queue import SIDE_QUEUE, JobQueue
@@ -96,6 +97,14 @@ async def _ended(client: JobClient, ids: list[UUID]) -> list[Job]:
     return await client.wait(ids, timeout_seconds=20)
 
 
+async def _running(batches: Batches, count: int) -> bool:
+    return batches.running == count
+
+
+async def _empty(queue: JobQueue) -> bool:
+    return await queue.length() == 0
+
+
 async def test_every_job_of_a_backlog_runs_once_and_redis_keeps_nothing_of_it(
     client: JobClient, shop: Runtime, workshop: Workshop, redis: ArqRedis
 ) -> None:
@@ -117,8 +126,7 @@ async def test_a_batch_costs_a_handful_of_statements_however_many_jobs_it_holds(
     statements.clear()
 
     async with working(replace(shop, settings=settings)):
-        while (await shop.queue.length()) or not await _all_final(shop.database, len(ids)):
-            await asyncio.sleep(0.01)
+        await until(lambda: _all_final(shop.database, len(ids)))
 
     updates = [statement for statement in statements if "UPDATE jobs" in statement]
     assert len(updates) < 20  # two claims of a hundred, and what ended meanwhile in each of a few groups
@@ -126,7 +134,8 @@ async def test_a_batch_costs_a_handful_of_statements_however_many_jobs_it_holds(
 
 async def _all_final(database: DatabaseManager, count: int) -> bool:
     async with database.get_session() as session:
-        return await session.scalar(text("SELECT count(*) FROM jobs WHERE completed_at IS NOT NULL")) == count
+        ended = await session.scalar(text("SELECT count(*) FROM jobs WHERE completed_at IS NOT NULL"))
+    return bool(ended == count)
 
 
 async def test_never_more_jobs_run_than_there_are_slots(
@@ -136,8 +145,7 @@ async def test_never_more_jobs_run_than_there_are_slots(
     ids = await client.enqueue_many(_jobs("held", 10))
 
     async with working(replace(shop, settings=settings)) as batches:
-        while batches.running < 3:
-            await asyncio.sleep(0.01)
+        await until(lambda: _running(batches, 3))
         assert await queue.length() == 7  # a worker claims no more than it can run
         workshop.gate.set()
         await _ended(client, ids)
@@ -161,7 +169,9 @@ async def test_an_idle_worker_is_woken_and_does_not_wait_for_its_next_look(
 
 async def test_a_better_priority_runs_first(client: JobClient, shop: Runtime, workshop: Workshop) -> None:
     settings = shop.settings.model_copy(update={"worker_concurrency": 1})
-    ids = await client.enqueue_many([*_jobs("noop", priority=9), *_jobs("noop", priority=5), *_jobs("noop", priority=0)])
+    ids = await client.enqueue_many(
+        [*_jobs("noop", priority=9), *_jobs("noop", priority=5), *_jobs("noop", priority=0)]
+    )
 
     async with working(replace(shop, settings=settings)):
         await _ended(client, ids)
@@ -178,8 +188,7 @@ async def test_stopping_hands_running_jobs_back_at_once_and_burns_no_attempt(
         return
 
     async with working(shop) as batches:
-        while batches.running < 4:
-            await asyncio.sleep(0.01)
+        await until(lambda: _running(batches, 4))
         await batches.stop(no_grace)
 
     jobs = [await client.status(job_id) for job_id in ids]
@@ -211,8 +220,7 @@ async def test_a_job_type_that_this_worker_does_not_know_is_left_for_others(
 
     async with working(shop):
         await _ended(client, [known])
-        while await queue.length():
-            await asyncio.sleep(0.01)
+        await until(lambda: _empty(queue))
 
     left = await client.status(unknown)
     assert (left.status, left.attempt, left.errors) == (JobStatus.QUEUED, 0, [])
@@ -232,8 +240,7 @@ async def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(
 
     async with working(shop, "default", "other"):
         await _ended(client, [other])
-        while await queue.length():
-            await asyncio.sleep(0.01)
+        await until(lambda: _empty(queue))
         assert workshop.ran == [other]
         async with shop.database.get_transaction() as session:
             await QueueRepository(session).resume("default")
@@ -242,9 +249,7 @@ async def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(
         await _ended(client, [paused])
 
 
-async def test_a_result_that_cannot_be_written_fails_its_own_job_and_no_other(
-    client: JobClient, shop: Runtime
-) -> None:
+async def test_a_result_that_cannot_be_written_fails_its_own_job_and_no_other(client: JobClient, shop: Runtime) -> None:
     ids = await client.enqueue_many([*_jobs("noop", 5), *_jobs("unrecordable"), *_jobs("noop", 5)])
 
     async with working(shop):
@@ -310,9 +315,7 @@ async def test_a_lost_lease_stops_the_task_and_its_end_changes_nothing(
     assert (job.status, job.attempt, job.worker_id, workshop.ran) == (JobStatus.PROCESSING, 2, "worker-2", [])
 
 
-async def test_what_is_no_job_of_ours_moves_out_of_the_way(
-    client: JobClient, shop: Runtime, redis: ArqRedis
-) -> None:
+async def test_what_is_no_job_of_ours_moves_out_of_the_way(client: JobClient, shop: Runtime, redis: ArqRedis) -> None:
     await redis.enqueue_job("somebody_elses", _job_id="cron:theirs:1")
     (job_id,) = await client.enqueue_many(_jobs("noop"))
 

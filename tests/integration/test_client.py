@@ -15,10 +15,10 @@ from repositories.states import ItemStatus, JobStatus
 from repositories.workspaces import WorkspaceRepository
 from worker.client import JobClient, WorkspaceNotFoundError, open_client
 from worker.execution import execute
-from worker.run import Runtime
 from worker.files import FileSource, NoFilesError, find_files, store_files
 from worker.questions.question_set import Question, QuestionSet
 from worker.queue import JobQueue, connect
+from worker.run import Runtime
 from worker.settings import Settings, SettingsError
 from worker.storage import Storage, StorageUnavailableError, StoredBytesMissingError
 

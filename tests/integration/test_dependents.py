@@ -8,14 +8,14 @@ from uuid_utils.compat import uuid7
 
 from repositories.database import DatabaseManager
 from repositories.errors import NotFoundError
-from repositories.jobs import JobRepository
+from repositories.jobs import ClaimedJob, JobRepository
 from repositories.models import Job
 from repositories.schemas import Finish, Held
 from repositories.states import JobStatus
 from tests.factories import ERROR, LEASE, held, hold, new_job, queued_jobs, running_jobs
 
 
-async def _child(jobs: JobRepository, *parents: Job) -> Job:
+async def _child(jobs: JobRepository, *parents: Job | ClaimedJob) -> Job:
     (child,) = await jobs.create_many([new_job(depends_on=[parent.id for parent in parents])])
     return child
 

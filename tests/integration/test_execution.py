@@ -18,10 +18,10 @@ from tests.factories import LEASE
 from worker.client import JobClient
 from worker.ends import retry_delay
 from worker.execution import execute
-from worker.run import Runtime
 from worker.files import FileSource
 from worker.leases import LeaseKeeper, Watcher
 from worker.questions.question_set import Question, QuestionSet
+from worker.run import Runtime
 from worker.settings import Settings
 from worker.storage import Storage
 

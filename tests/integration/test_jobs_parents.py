@@ -8,21 +8,21 @@ from uuid_utils.compat import uuid7
 
 from repositories.database import DatabaseManager
 from repositories.errors import NotFoundError
-from repositories.jobs import JobRepository
+from repositories.jobs import ClaimedJob, JobRepository
 from repositories.models import Job
 from repositories.schemas import Finish
 from repositories.states import JobStatus
 from tests.factories import ERROR, LEASE, held, new_job, queued_jobs, running_jobs
 
 
-async def _child(jobs: JobRepository, *parents: Job, on_parent_failure: str = "release") -> Job:
+async def _child(jobs: JobRepository, *parents: Job | ClaimedJob, on_parent_failure: str = "release") -> Job:
     (child,) = await jobs.create_many(
         [new_job(depends_on=[parent.id for parent in parents], on_parent_failure=on_parent_failure)]
     )
     return child
 
 
-async def _fail(jobs: JobRepository, job: Job) -> list[UUID]:
+async def _fail(jobs: JobRepository, job: Job | ClaimedJob) -> list[UUID]:
     return (await jobs.finish([Finish(held(job)[0], JobStatus.FAILED, None, ERROR)])).released
 
 
@@ -134,7 +134,7 @@ async def test_parents_that_end_at_once_in_different_ways_release_their_child_ex
         child = await _child(jobs, *parents)
     ends = [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED] * 3
 
-    async def end(parent: Job, to: JobStatus) -> list[UUID]:
+    async def end(parent: Job | ClaimedJob, to: JobStatus) -> list[UUID]:
         async with database.get_transaction() as session:
             error = ERROR if to is JobStatus.FAILED else None
             return (await JobRepository(session).finish([Finish(held(parent)[0], to, None, error)])).released

@@ -87,7 +87,8 @@ async def test_a_wait_is_estimated_from_the_pace_of_the_queue(
 
     assert len(statements) == 1
     assert set(waits) == {first.id, second.id}
-    assert (waits[first.id].finished, waits[first.id].window_seconds) == (29, pytest.approx(290.0, abs=2))
+    assert waits[first.id].finished == 29
+    assert waits[first.id].window_seconds == pytest.approx(290.0, abs=2)
     assert [waits[job.id].seconds for job in (first, second)] == pytest.approx([10.0, 20.0], rel=0.01)
 
 
@@ -137,6 +138,7 @@ async def test_the_more_uneven_the_pace_the_wider_the_spread(
     wait = (await jobs.estimate_waits([waiting[-1].id]))[waiting[-1].id]
 
     assert wait.seconds == pytest.approx(25.0, rel=0.05)
+    assert wait.seconds is not None
     assert wait.low_seconds is not None
     assert wait.high_seconds is not None
     assert wait.low_seconds <= wait.seconds <= wait.high_seconds

@@ -34,12 +34,13 @@ def list_jobs(
     status: Annotated[list[JobStatus] | None, typer.Option(help="Only these states; may be given twice.")] = None,
     job_type: Annotated[str | None, typer.Option("--type", help="Only this type.")] = None,
     workspace: Annotated[str | None, typer.Option("--workspace", "-w", help="Only this workspace.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
     page: Annotated[int, typer.Option(min=1, help="Which page.")] = 1,
     size: Annotated[int, typer.Option(min=1, max=100, help="Jobs on a page.")] = 20,
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first."""
-    filters = JobFilters(status=status or None, type=job_type, workspace_id=workspace)
+    filters = JobFilters(status=status or None, type=job_type, workspace_id=workspace, queue=queue)
     run(_list(filters, PaginationParams(page=page, size=size), as_json=as_json))
 
 

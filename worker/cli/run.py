@@ -26,8 +26,9 @@ Concurrency = Annotated[
 def run_workers(processes: Processes = 1, concurrency: Concurrency = None) -> None:
     """Run workers until SIGTERM or Ctrl-C.
 
-    They then finish running jobs within SHUTDOWN_GRACE_SECONDS and put the rest back into the queue. The stock command
-    does the same in one process: `arq worker.main.WorkerSettings`.
+    They then finish running jobs within SHUTDOWN_GRACE_SECONDS and put the rest back into the queue; a second signal
+    puts them back at once. SIGHUP replaces the processes of `--processes N` one by one while jobs go on. The stock
+    command runs jobs, too, one by one: `arq worker.main.WorkerSettings`.
     """
     settings = connected_settings()
     if concurrency is not None:
@@ -58,8 +59,21 @@ async def _supervise(settings: Settings, processes: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     told = environment(settings) | {"WORKER_CONCURRENCY": str(settings.worker_concurrency)}
-    async with Supervisor(processes, told, settings.shutdown_grace_seconds):
+    rolling: set[asyncio.Task[None]] = set()
+    async with Supervisor(
+        processes, told, settings.shutdown_grace_seconds, max_rss_bytes=settings.max_rss_bytes
+    ) as supervisor:
+
+        def roll() -> None:
+            if not rolling:  # one at a time
+                task = asyncio.create_task(supervisor.replace_all())
+                rolling.add(task)
+                task.add_done_callback(rolling.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, roll)
         await asked.wait()
+        for task in rolling:
+            task.cancel()
 
 
 def dev(processes: Processes = 2, concurrency: Concurrency = None) -> None:

@@ -20,8 +20,8 @@ from repositories.workspaces import WorkspaceRepository
 from worker.documents.archives import ArchiveBounds, ArchiveEntry, ArchiveError, is_zip_archive, read_zip
 from worker.documents.extract import sniff
 from worker.engines.base import Document, DocumentRejectedError
-from worker.run import JobFailedError, Run
 from worker.payloads import DocumentUploadPayload, StoredFile
+from worker.run import JobFailedError, Run
 from worker.storage import StoredBytesMissingError
 
 

@@ -14,10 +14,10 @@ from repositories.schemas import ItemOutcome, NewItem
 from repositories.states import ItemStatus
 from repositories.workspaces import WorkspaceNotFoundError, WorkspaceRepository
 from worker.engines.base import WorkspaceUnknownError
-from worker.run import JobFailedError, Run
 from worker.payloads import QuestionProcessingPayload
 from worker.questions.question_set import Question
 from worker.questions.scoring import score
+from worker.run import JobFailedError, Run
 
 
 async def question_processing(run: Run) -> dict[str, Any]:
