@@ -6,10 +6,10 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all check fix docs
+.PHONY: help setup demo test test-slow test-all chaos check fix docs bench bench-quick .bench
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.synced ## Install the locked dependencies into .venv
 
@@ -31,6 +31,9 @@ test-slow: .venv/.synced ## Run the tests that the fast run leaves out
 
 test-all: test test-slow ## Run every test
 
+chaos: .venv/.synced ## Kill, stop and cut things for 3 minutes, then check the record (CHAOS_SEED, CHAOS_SECONDS, CHAOS_WORKERS)
+	@$(BIN)/python -m tests.chaos
+
 check: .venv/.synced ## Lint, check formatting, types and import direction
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -43,3 +46,12 @@ fix: .venv/.synced ## Format and apply the safe lint fixes
 
 docs: .venv/.synced ## Write docs/cli.md anew from the commands' own help
 	@$(BIN)/typer worker.cli utils docs --name worker --title "The worker command" --output docs/cli.md
+
+.bench: .venv/.synced
+	@$(BIN)/python -m uv sync --quiet --locked --inexact --compile-bytecode --group bench
+
+bench: .bench ## Measure against the peers, about an hour; writes benchmarks/results/
+	@$(BIN)/python -m benchmarks
+
+bench-quick: .bench ## The same in a few minutes, once and roughly; prints its table
+	@$(BIN)/python -m benchmarks --quick --output benchmarks/.quick

@@ -95,8 +95,7 @@ class Supervisor:
         _, late = await asyncio.wait(self._tasks, timeout=self._grace_seconds + _KILL_AFTER_GRACE_SECONDS)
         if late:
             for child in self._children():
-                log.warning("process.killed", pid=child.process.pid, grace_seconds=self._grace_seconds)
-                child.send(signal.SIGKILL)
+                self._kill(child)
             await asyncio.wait(late)
 
     async def replace_all(self) -> None:
@@ -108,6 +107,10 @@ class Supervisor:
 
     def _children(self) -> list[_Child]:
         return [*self._retiring, *(slot.child for slot in self._slots if slot.child is not None)]
+
+    def _kill(self, child: _Child) -> None:
+        log.warning("process.killed", pid=child.process.pid, grace_seconds=self._grace_seconds)
+        child.send(signal.SIGKILL)
 
     async def _keep(self, slot: _Slot) -> None:
         crashes = 0
@@ -167,8 +170,7 @@ class Supervisor:
                 async with asyncio.timeout(self._grace_seconds + _KILL_AFTER_GRACE_SECONDS):
                     await old.process.wait()
             except TimeoutError:
-                log.warning("process.killed", pid=old.process.pid, grace_seconds=self._grace_seconds)
-                old.send(signal.SIGKILL)
+                self._kill(old)
                 await old.process.wait()
             self._retiring.discard(old)
         slot.replaced.set()
