@@ -21,6 +21,7 @@ from repositories.models import Job, JobItem
 from repositories.states import JobStatus
 
 _SAMPLE = 1_000  # the latest finished jobs of a queue whose pace is taken
+_LOOK = 20_000  # the latest finished jobs of all queues among which they are looked for
 _ITEM_SAMPLE = 100  # the latest finished items of a running job
 _SLICES = 10  # the pace of the whole time is compared with that of so many parts of it
 _FOUR_IN_FIVE = 1.2816  # the part of a normal distribution within so many deviations
@@ -53,8 +54,8 @@ class Positioning(JobStatements):
     ) -> dict[UUID, WaitEstimate]:
         """Estimate from the queue's measured pace when queued jobs will start; others are left out.
 
-        The pace is that of the queue's latest 1,000 jobs that were started and finished within ``window``, and how
-        uneven it was tells how far the estimate may be off.
+        The pace is that of the queue's latest 1,000 jobs that were started and finished within ``window`` and are among
+        the latest 20,000 of all queues. How uneven it was tells how far the estimate may be off.
 
         Args:
             ids: at most ``MAX_BATCH``.
@@ -154,10 +155,20 @@ def _around(seconds: float, deviation: float) -> tuple[float, float]:
 def _paces(places: CTE, window: timedelta) -> CTE:
     """Of each asked queue: how many jobs finished, in how many seconds, and the slices' squared counts, added up."""
     queues = select(places.c.queue).distinct().cte("queues")
-    latest = (
-        select(Job.completed_at, Job.started_at)
-        .where(Job.completed_at >= ASKED_AT - window, Job.queue == queues.c.queue, Job.started_at.is_not(None))
+    # No index has queues and ends together: the end of a queue that stands still is not looked for among millions.
+    recent = (
+        select(Job.queue, Job.completed_at, Job.started_at)
+        .where(Job.completed_at >= ASKED_AT - window, Job.started_at.is_not(None))
         .order_by(Job.completed_at.desc())
+        .limit(_LOOK)
+        .cte("recent")
+    )
+    reached_back = func.count() < literal(_LOOK, Integer)
+    horizon = select(case((reached_back, ASKED_AT - window), else_=func.min(recent.c.completed_at))).select_from(recent)
+    latest = (
+        select(recent.c.completed_at, recent.c.started_at)
+        .where(recent.c.queue == queues.c.queue)
+        .order_by(recent.c.completed_at.desc())
         .limit(_SAMPLE)
         .lateral("latest")
     )
@@ -167,7 +178,7 @@ def _paces(places: CTE, window: timedelta) -> CTE:
         (func.count(latest.c.completed_at) < _SAMPLE, func.min(latest.c.started_at)),
         else_=func.min(latest.c.completed_at),
     )
-    since = func.greatest(ASKED_AT - window, first)
+    since = func.greatest(horizon.scalar_subquery(), first)
     reaches = (
         select(
             queues.c.queue,
