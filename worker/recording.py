@@ -108,30 +108,28 @@ def _row(ended: Ended) -> Finish | PutBack:
 
 def _log(lines: Any, ended: Ended, outcome: Outcome) -> None:
     job, end = ended.run.job, ended.end
-    known = {"job_id": str(job.id), "job_type": job.type, "attempt": job.attempt}
+    log_ = lines.bind(job_id=str(job.id), job_type=job.type, attempt=job.attempt)
     seconds = round(time.monotonic() - ended.began, 3)
     if isinstance(end, Lost):
-        lines.warning("job.lost", **known, seconds=seconds, reason="another attempt owns the job")
+        log_.warning("job.lost", seconds=seconds, reason="another attempt owns the job")
         return
     refusal = outcome.refused.get(job.id)
     if refusal is not None and not _was_written_before(refusal, ended):
-        lines.warning("job.end_refused", **known, seconds=seconds, reason=str(refusal))
+        log_.warning("job.end_refused", seconds=seconds, reason=str(refusal))
         return
     status = outcome.moved.get(job.id)
     match end:
         case Failed(error) | TryAgain(error):
             if status is JobStatus.QUEUED:
-                lines.warning("job.retried", **known, seconds=seconds, code=error.code, error=error.message)
+                log_.warning("job.retried", seconds=seconds, code=error.code, error=error.message)
             else:
-                lines.warning("job.failed", **known, seconds=seconds, code=error.code, error=error.message)
+                log_.warning("job.failed", seconds=seconds, code=error.code, error=error.message)
         case HandedBack(delay, reason):
-            lines.info(
-                "job.put_back", **known, seconds=seconds, reason=reason, delay_seconds=round(delay.total_seconds(), 1)
-            )
+            log_.info("job.put_back", seconds=seconds, reason=reason, delay_seconds=round(delay.total_seconds(), 1))
         case _:
             waited = (job.started_at - job.queued_at).total_seconds()
             told = str(status) if status is not None else "completed"
-            lines.info("job.finished", **known, seconds=seconds, status=told, waited_seconds=round(waited, 3))
+            log_.info("job.finished", seconds=seconds, status=told, waited_seconds=round(waited, 3))
 
 
 def _was_written_before(refusal: Exception, ended: Ended) -> bool:
