@@ -150,15 +150,15 @@ class Batches:
             self._run(jobs or [])
             left = set(ids) - {job.id for job in jobs or []}
             if left and jobs is not None:
-                self._run(await self._patiently(lambda: self._admit(left)) or [])
+                self._run(await self._patiently(lambda: self._admit(left)) or [], limited=True)
         except RepositoryError as error:  # a fault of ours must not end the worker: the reconciler sends the jobs again
             log.exception("claim.error", jobs=len(ids), exc_info=error)
 
-    def _run(self, jobs: Sequence[ClaimedJob]) -> None:
+    def _run(self, jobs: Sequence[ClaimedJob], *, limited: bool = False) -> None:
         if not jobs:
             return
         began = time.monotonic()
-        runs = [Run(job, self._runtime) for job in jobs]
+        runs = [Run(job, self._runtime, limited=limited) for job in jobs]
         self._runtime.leases.hold((run.held, Watcher(run.stop_as_lost, run.request_cancel)) for run in runs)
         self._idle.clear()
         for run in runs:

@@ -36,16 +36,17 @@ async def execute(runtime: Runtime, job_id_text: str) -> None:
     try:
         async with runtime.database.get_transaction() as session:
             jobs = JobRepository(session)
-            claimed = await jobs.claim([job_id], runtime.worker_id, lease, runtime.tasks)
+            claimed, limited = await jobs.claim([job_id], runtime.worker_id, lease, runtime.tasks), False
             if not claimed and (await jobs.admit([job_id], runtime.tasks)).start:
                 claimed = await jobs.claim([job_id], runtime.worker_id, lease, runtime.tasks, admitted=True)
+                limited = True
     except DatabaseUnavailableError as error:
         log.warning("job.not_claimed", job_id=str(job_id), reason=error.reason)
         raise ArqRetry(defer=1) from None
     if not claimed:
         log.debug("job.not_claimable", job_id=str(job_id))
         return
-    run = Run(claimed[0], runtime)
+    run = Run(claimed[0], runtime, limited=limited)
     began = time.monotonic()
     with runtime.leases.holding(run.held, Watcher(run.stop_as_lost, run.request_cancel)):
         end, stopped = await _carry_out(run)

@@ -22,6 +22,7 @@ from worker.execution import execute
 from worker.leases import LeaseKeeper
 from worker.loops import Loop, Loops, Upkeep
 from worker.queue import JobQueue, deserialize, redis_settings, serialize
+from worker.registry import BEAT, Presence, Registry
 from worker.run import Runtime
 from worker.settings import Settings, SettingsError, load_settings, require
 from worker.storage import Storage
@@ -50,6 +51,11 @@ def _arq_function(job_type: str) -> Function:
     return func(run, name=job_type, timeout=_ARQ_TIMEOUT, keep_result=0, max_tries=_ARQ_MAX_TRIES)
 
 
+def _unknown() -> int:
+    """A stock worker does not tell its hooks how many jobs it runs."""
+    return 0
+
+
 async def startup(ctx: dict[Any, Any]) -> None:
     """Open what jobs need. What is open is closed again if a later step fails."""
     settings: Settings = ctx.get("settings") or load_settings()
@@ -76,12 +82,22 @@ async def startup(ctx: dict[Any, Any]) -> None:
         stack.push_async_callback(leases.stop)
         queue = JobQueue(ctx["redis"])
         upkeep = Upkeep(database, queue, lease=timedelta(seconds=settings.lease_seconds), types=TASKS)
+        presence = Presence(
+            Registry(ctx["redis"]),
+            worker_id,
+            TASKS,
+            settings.worker_queues,
+            settings.worker_concurrency,
+            ctx.get("running", _unknown),
+        )
         loops = Loops(
             Loop("rescue", timedelta(seconds=settings.rescue_seconds), upkeep.rescue),
             Loop("stage", timedelta(seconds=1), upkeep.stage),
             Loop("reconcile", timedelta(seconds=settings.reconcile_seconds), upkeep.reconcile),
+            Loop("announce", BEAT, presence.beat),
         )
         loops.start()
+        stack.push_async_callback(presence.leave)
         stack.push_async_callback(loops.stop)
         ctx["runtime"] = Runtime(
             settings, database, queue, Storage(settings.storage_url), engine, leases, worker_id, TASKS

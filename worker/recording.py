@@ -76,6 +76,8 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
                 outcome.released += part.released
         if outcome.released:
             waiting = await jobs.waiting_among(outcome.released)
+        if limited := {ended.run.job.queue for ended in written if ended.run.limited}:
+            waiting += await jobs.release_parked(runtime.tasks, limited)  # their ends made room
     try:
         again = {job.job_id for job in waiting}
         await runtime.queue.forget([ended.run.job.id for ended in written if ended.run.job.id not in again])

@@ -4,9 +4,12 @@ A worker's entry is one key with a time to live, so a worker that is killed disa
 for ``worker jobs why``: nothing that must be right depends on it (leases decide who owns a job).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+import os
+import socket
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 
 import structlog
 from arq.connections import ArqRedis
@@ -112,6 +115,58 @@ class Registry:
                     "worker.unreadable", name=name.decode(errors="replace")[:128], reason=str(error.errors()[0]["msg"])
                 )
         return sorted(found, key=lambda worker: worker.id)
+
+
+class Presence:
+    """A worker's own entry, from its first beat until it leaves.
+
+    Args:
+        registry: where it is kept.
+        worker_id: its name on the record.
+        job_types: what it can run.
+        queues: from which queues it takes jobs.
+        concurrency: how many jobs it runs at most.
+        running: tells how many it runs now.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        worker_id: str,
+        job_types: Collection[str],
+        queues: Collection[str],
+        concurrency: int,
+        running: Callable[[], int],
+    ) -> None:
+        self._registry = registry
+        self._running = running
+        now = datetime.now(UTC)
+        self._said = LiveWorker(
+            id=worker_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=version("anythingllm-worker"),
+            job_types=tuple(sorted(job_types)),
+            queues=tuple(sorted(queues)),
+            concurrency=concurrency,
+            running=0,
+            started_at=now,
+            beat_at=now,
+        )
+
+    async def beat(self) -> None:
+        """Say that this worker lives: the step of a loop that runs every :data:`BEAT`.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        now = {"running": self._running(), "beat_at": datetime.now(UTC)}
+        await self._registry.announce(self._said.model_copy(update=now))
+
+    async def leave(self) -> None:
+        """Say that this worker stops; without Redis its entry expires by itself."""
+        with suppress(QueueUnavailableError):
+            await self._registry.forget(self._said.id)
 
 
 @contextmanager

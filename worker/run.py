@@ -135,6 +135,7 @@ class Run:
         task: what carries it out, for whoever has to stop it.
         cancel_requested: it is to stop at its next item boundary.
         lost: another attempt owns the job.
+        limited: its queue has a limit, so its end makes room for another job of it.
     """
 
     job: ClaimedJob
@@ -143,6 +144,7 @@ class Run:
     task: "asyncio.Task[Any] | None" = field(default=None, repr=False)
     cancel_requested: bool = False
     lost: bool = False
+    limited: bool = False
 
     def __post_init__(self) -> None:
         self.held = self.job.held

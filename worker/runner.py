@@ -35,6 +35,7 @@ class Runner(Worker):
         self._settings = settings
         self._asked: asyncio.Event | None = None
         self._urged: asyncio.Event | None = None
+        self._batches: Batches | None = None
         redis = connect(require(settings.redis_url, "REDIS_URL"), settings.redis_pool_size)
         values = get_kwargs(worker_settings(settings))
         values.pop("redis_settings", None)
@@ -48,12 +49,13 @@ class Runner(Worker):
             RedisError: Redis does not answer at the start.
         """
         self._asked, self._urged = asyncio.Event(), asyncio.Event()
-        self.ctx["redis"] = self.pool
+        self.ctx |= {"redis": self.pool, "running": self._running}
         await self.pool.ping()
         if self.on_startup is not None:
             await self.on_startup(self.ctx)
         runtime: Runtime = self.ctx["runtime"]
         async with Batches(runtime, self._settings.worker_queues) as batches:
+            self._batches = batches
             crons = asyncio.create_task(self._run_crons(), name="crons")
             tell_supervisor()
             await self._asked.wait()
@@ -61,6 +63,9 @@ class Runner(Worker):
             crons.cancel()
             await batches.stop(self._grace)
         await asyncio.wait({crons})
+
+    def _running(self) -> int:
+        return self._batches.running if self._batches is not None else 0
 
     async def _grace(self) -> None:
         if self._urged is not None:

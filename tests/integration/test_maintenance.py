@@ -5,8 +5,8 @@ from sqlalchemy import text
 from repositories.jobs import JobRepository
 from repositories.states import JobStatus
 from tests.factories import job_in
-from worker.run import Runtime
 from worker.main import worker_settings
+from worker.run import Runtime
 from worker.settings import Settings
 from worker.tasks.maintenance import cleanup, roll_up
 

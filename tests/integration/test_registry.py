@@ -1,12 +1,13 @@
 """Which workers live, as they say themselves."""
 
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from arq.connections import ArqRedis
 
 from worker.queue import QueueUnavailableError, connect
-from worker.registry import LiveWorker, Registry
+from worker.registry import LiveWorker, Presence, Registry
 
 NOW = datetime.now(UTC)
 
@@ -66,6 +67,29 @@ async def test_an_entry_that_cannot_be_read_hides_no_other(registry: Registry, r
     await redis.set("worker:a", b'{"id": "a"}')
 
     assert [worker.id for worker in await registry.live()] == ["b"]
+
+
+async def test_a_worker_says_what_it_is_and_how_much_it_runs_at_each_beat(registry: Registry) -> None:
+    running = [3]
+    presence = Presence(registry, "me", ["b", "a"], ["default"], 5, lambda: running[0])
+    await presence.beat()
+    (first,) = await registry.live()
+    running[0] = 4
+
+    await presence.beat()
+
+    (second,) = await registry.live()
+    assert (first.id, first.job_types, first.queues, first.concurrency) == ("me", ("a", "b"), ("default",), 5)
+    assert (first.pid, first.running, second.running) == (os.getpid(), 3, 4)
+    assert (first.started_at, first.beat_at < second.beat_at) == (second.started_at, True)
+    await presence.leave()
+    assert await registry.live() == []
+
+
+async def test_a_worker_can_leave_without_redis() -> None:
+    nobody = connect("redis://127.0.0.1:1/0")
+    await Presence(Registry(nobody), "me", [], [], 1, int).leave()
+    await nobody.aclose(close_connection_pool=True)
 
 
 async def test_without_redis_nobody_knows_who_lives() -> None:
