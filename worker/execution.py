@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from repositories.base import as_uuid
 from repositories.database import DatabaseManager
 from repositories.errors import DatabaseUnavailableError
+from repositories.hot_status import HotStatus, JobStatusView
 from repositories.items import ItemRepository
 from repositories.jobs import JobRepository
 from repositories.models import Job, JobItem
@@ -123,6 +124,7 @@ class Runtime:
     leases: LeaseKeeper
     worker_id: str
     tasks: Mapping[str, Task]
+    hot: HotStatus | None = None
 
 
 @dataclass
@@ -174,7 +176,8 @@ class Run:
                 except Exception as error:  # noqa: BLE001 - raised below, once what finished is on the record
                     errors.append(error)
 
-        async with ItemRecorder(self.runtime.database, self.held) as recorder, asyncio.TaskGroup() as group:
+        recording = ItemRecorder(self.runtime.database, self.held, self.runtime.hot)
+        async with recording as recorder, asyncio.TaskGroup() as group:
             for _ in range(min(self.runtime.settings.item_concurrency, len(items))):
                 group.create_task(work(recorder))
         for error in sorted(errors, key=lambda error: not isinstance(error, STOPS_THE_JOB)):
@@ -244,6 +247,7 @@ async def execute(runtime: Runtime, job_id_text: str) -> None:
         log.error("message.invalid", text=job_id_text[:64])
         return
     lease = timedelta(seconds=runtime.settings.lease_seconds)
+    since = runtime.hot.mark if runtime.hot is not None else None
     try:
         async with runtime.database.get_transaction() as session:
             claimed = await JobRepository(session).claim([job_id], runtime.worker_id, lease)
@@ -254,6 +258,8 @@ async def execute(runtime: Runtime, job_id_text: str) -> None:
         log.debug("job.not_claimable", job_id=str(job_id))
         return
     (job,) = claimed
+    if runtime.hot is not None:
+        await runtime.hot.write([JobStatusView.of(job)], since=since)
     run = Run(job, Held(job.id, job.attempt), runtime)
     bound = {"job_id": str(job.id), "job_type": job.type, "attempt": job.attempt}
     with structlog.contextvars.bound_contextvars(**bound):
@@ -317,7 +323,7 @@ async def _record(run: Run, end: End, started: float) -> None:
         return
     try:
         async with run.runtime.database.get_transaction() as session:
-            jobs = JobRepository(session)
+            jobs = JobRepository(session, run.runtime.hot)
             match end:
                 case Completed(result):
                     outcome = await jobs.finish([Finish(run.held, JobStatus.COMPLETED, result)])

@@ -15,6 +15,7 @@ import structlog
 
 from repositories.database import DatabaseManager
 from repositories.errors import DatabaseUnavailableError
+from repositories.hot_status import HotStatus
 from repositories.jobs import JobRepository
 from worker.queue import JobQueue, QueueUnavailableError
 
@@ -67,17 +68,18 @@ async def _run(loop: Loop) -> None:
 
 
 class Upkeep:
-    """The steps. ``queue`` is where released jobs are handed over."""
+    """The steps. ``queue`` is where released jobs are handed over, ``hot`` where their status is written through."""
 
-    def __init__(self, database: DatabaseManager, queue: JobQueue) -> None:
+    def __init__(self, database: DatabaseManager, queue: JobQueue, hot: HotStatus | None = None) -> None:
         self._database = database
         self._queue = queue
+        self._hot = hot
         self._marked: set[UUID] = set()
 
     async def rescue(self) -> None:
         """Put jobs of dead workers back, and hand them over at once."""
         async with self._database.get_transaction() as session:
-            jobs = JobRepository(session)
+            jobs = JobRepository(session, self._hot)
             outcome = await jobs.rescue(_BATCH)
             waiting = await jobs.waiting_among(outcome.released) if outcome.released else []
         for job_id, status in outcome.moved.items():
@@ -87,7 +89,7 @@ class Upkeep:
     async def stage(self) -> None:
         """Hand over scheduled jobs whose time has come."""
         async with self._database.get_transaction() as session:
-            due = await JobRepository(session).take_due(_BATCH)
+            due = await JobRepository(session, self._hot).take_due(_BATCH)
         # If this fails, the reconciler finds them queued and not in Redis.
         await self._queue.hand_over(due)
 

@@ -16,6 +16,7 @@ from arq import cron, func
 from arq.worker import Function
 
 from repositories.database import DatabaseManager
+from repositories.hot_status import HotStatus
 from repositories.migrations import check
 from worker.engines.local import LocalEngine
 from worker.execution import Runtime, execute
@@ -74,7 +75,10 @@ async def startup(ctx: dict[Any, Any]) -> None:
         await leases.start()
         stack.push_async_callback(leases.stop)
         queue = JobQueue(ctx["redis"])
-        upkeep = Upkeep(database, queue)
+        hot = HotStatus(ctx["redis"]) if settings.redis_enabled else None
+        if hot is not None:
+            stack.push_async_callback(hot.settled)
+        upkeep = Upkeep(database, queue, hot)
         loops = Loops(
             Loop("rescue", timedelta(seconds=settings.rescue_seconds), upkeep.rescue),
             Loop("stage", timedelta(seconds=1), upkeep.stage),
@@ -83,7 +87,7 @@ async def startup(ctx: dict[Any, Any]) -> None:
         loops.start()
         stack.push_async_callback(loops.stop)
         ctx["runtime"] = Runtime(
-            settings, database, queue, Storage(settings.storage_url), engine, leases, worker_id, TASKS
+            settings, database, queue, Storage(settings.storage_url), engine, leases, worker_id, TASKS, hot
         )
     except BaseException:
         await stack.aclose()

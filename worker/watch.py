@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from repositories.hot_status import JobStatusView
 from repositories.models import Job
 from repositories.states import JobStatus
 from worker.client import JobClient
@@ -57,7 +58,7 @@ async def follow(client: JobClient, ids: Sequence[UUID], console: Console, view:
     return [await client.status(job_id) for job_id in ids]
 
 
-def facts(job: Job) -> dict[str, Any]:
+def facts(job: Job | JobStatusView) -> dict[str, Any]:
     """What machines are told of a job: one JSON object, its times in UTC."""
     return {
         "job_id": str(job.id),
@@ -95,7 +96,7 @@ async def _follow_lines(client: JobClient, ids: Sequence[UUID], console: Console
             console.out(_line(job), highlight=False)
 
 
-def _line(job: Job) -> str:
+def _line(job: JobStatusView) -> str:
     done = job.items_done + job.items_skipped
     failed = f", {job.items_failed} failed" if job.items_failed else ""
     of = f" {done}/{job.items_total}{failed}" if job.items_total else ""
@@ -109,7 +110,7 @@ def short(job_id: UUID) -> str:
 
 
 async def _follow_live(client: JobClient, ids: Sequence[UUID], console: Console) -> None:
-    shown: dict[UUID, Job] = {}
+    shown: dict[UUID, JobStatusView] = {}
     positions: dict[UUID, int] = {}
 
     async def read_positions() -> None:
@@ -133,7 +134,7 @@ async def _follow_live(client: JobClient, ids: Sequence[UUID], console: Console)
         await asyncio.gather(reader, return_exceptions=True)
 
 
-def _table(jobs: Sequence[Job], positions: dict[UUID, int]) -> Table:
+def _table(jobs: Sequence[JobStatusView], positions: dict[UUID, int]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("job", "state", "progress", "done", "failed", "try", "worker", "queue", "elapsed", "left"):
         table.add_column(
@@ -144,7 +145,7 @@ def _table(jobs: Sequence[Job], positions: dict[UUID, int]) -> Table:
     return table
 
 
-def _row(job: Job, position: int | None) -> list[Any]:
+def _row(job: JobStatusView, position: int | None) -> list[Any]:
     finished = job.items_done + job.items_failed + job.items_skipped
     style = STYLES[job.status]
     bar = ProgressBar(total=max(job.items_total, 1), completed=finished, width=24, complete_style=style)
@@ -163,13 +164,13 @@ def _row(job: Job, position: int | None) -> list[Any]:
     ]
 
 
-def _elapsed_seconds(job: Job) -> float | None:
+def _elapsed_seconds(job: JobStatusView) -> float | None:
     if job.started_at is None:
         return None
     return ((job.completed_at or datetime.now(UTC)) - job.started_at).total_seconds()
 
 
-def _remaining_seconds(job: Job, finished: int, elapsed: float | None) -> float | None:
+def _remaining_seconds(job: JobStatusView, finished: int, elapsed: float | None) -> float | None:
     if job.status is not JobStatus.PROCESSING or elapsed is None or finished < _ENOUGH_ITEMS:
         return None
     return elapsed / finished * (job.items_total - finished)

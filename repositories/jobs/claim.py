@@ -59,7 +59,9 @@ class Claiming(JobStatements):
                 .returning(Job)
                 .execution_options(synchronize_session=False, populate_existing=True)
             )
-            return list(jobs)
+            claimed = list(jobs)
+            self._note(job.id for job in claimed)
+            return claimed
 
     async def extend_leases(self, held: Sequence[Held], lease: timedelta) -> list[Lease]:
         """Keep running jobs ours: one statement for all of a worker's jobs.

@@ -5,7 +5,7 @@ is fenced, the attempt. There is no read-then-write. Rows are locked in id order
 rescue and cancel touch the same rows from many workers, and unordered they deadlock.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +34,7 @@ from sqlalchemy.orm.util import AliasedClass
 
 from repositories.base import BaseRepository
 from repositories.errors import InvalidTransitionError, NotFoundError
+from repositories.hot_status import HotStatus
 from repositories.models import Job
 from repositories.schemas import MAX_BATCH, Held, JobCreate, JobUpdate, Outcome
 from repositories.states import FINAL, JobStatus, Verb, sources
@@ -45,8 +46,14 @@ ASKED_AT = func.statement_timestamp()  # the same in conditions: fixed within a 
 class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
     """The base of the transition classes; holds no transition itself."""
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, hot: HotStatus | None = None) -> None:
         super().__init__(Job, session)
+        self._hot = hot
+
+    def _note(self, moved: Iterable[UUID]) -> None:
+        """Have the hot status of these jobs written once the caller's transaction is committed."""
+        if self._hot is not None:
+            self._hot.note(self.session, moved)
 
     async def _apply(self, transition: Update) -> Outcome:
         """Execute a transition and settle the dependents of the jobs that it ended."""
@@ -58,6 +65,7 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
             outcome.moved[job_id] = status
             if has_dependents and status.is_final:
                 ended[job_id] = status
+        self._note(outcome.moved)
         outcome.released = await self._settle(ended)
         return outcome
 
@@ -97,7 +105,9 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
             .returning(Job.id, Job.status)
             .execution_options(synchronize_session=False)
         )
-        return [job_id for job_id, status in rows if status is JobStatus.QUEUED]
+        counted = rows.all()
+        self._note(row.id for row in counted)
+        return [row.id for row in counted if row.status is JobStatus.QUEUED]
 
     async def _wait_again(self, parents: Sequence[UUID]) -> None:
         """Let children that still wait for others wait for these parents too, which had ended and run again.
@@ -105,12 +115,14 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         Without it such a parent would be counted off twice, and a child released while another parent still runs.
         """
         waiting = _children(parents, [JobStatus.PENDING])
-        await self.session.execute(
+        moved = await self.session.scalars(
             update(Job)
             .where(Job.id == waiting.c.id, Job.status == JobStatus.PENDING)
             .values(parents_left=Job.parents_left + waiting.c.parents, version=Job.version + 1, updated_at=NOW)
+            .returning(Job.id)
             .execution_options(synchronize_session=False)
         )
+        self._note(moved)
 
     async def _wait_for_live_parents(self, children: Sequence[UUID]) -> list[UUID]:
         """Let just retried jobs wait for those of their parents that have not ended; return the ones that wait."""
@@ -150,7 +162,9 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
             .returning(Job.id, Job.has_dependents)
             .execution_options(synchronize_session=False)
         )
-        return [job_id for job_id, has_dependents in rows if has_dependents]
+        failed = rows.all()
+        self._note(row.id for row in failed)
+        return [row.id for row in failed if row.has_dependents]
 
     async def _refuse(self, outcome: Outcome, asked: Mapping[UUID, tuple[JobStatus, int | None]]) -> Outcome:
         """Say for each asked job that did not move why it was left alone; asks the database only if there is one.

@@ -100,7 +100,9 @@ class Maintaining(JobStatements):
                 .returning(*_WAITING)
                 .execution_options(synchronize_session=False)
             )
-            return [Waiting(*row) for row in rows]
+            taken = [Waiting(*row) for row in rows]
+            self._note(job.job_id for job in taken)
+            return taken
 
     async def waiting(self, after: UUID | None = None, limit: int = 1_000) -> list[Waiting]:
         """Return queued jobs that are due, in id order, after ``after``: what Redis should hold. For the reconciler."""
