@@ -1,6 +1,6 @@
 """Data access for the worker tier: jobs, items and workspaces in PostgreSQL, and a cache in Redis or memory.
 
-Knows nothing of documents, questions or engines; ``worker`` imports this package, never the other way. The two FastAPI
+Knows nothing of documents, questions or engines; ``worker`` imports this package, never the other way. The FastAPI
 dependencies are loaded when they are first asked for, because they need the extra ``web``.
 """
 
@@ -24,7 +24,7 @@ from repositories.states import JobStatus, JobType
 from repositories.workspaces import WorkspaceRepository
 
 if TYPE_CHECKING:
-    from repositories.dependencies import get_cache_repository, get_job_repository
+    from repositories.dependencies import get_cache_repository, get_job_repository, get_read_repository
 
 __all__ = [
     "BaseRepository",
@@ -46,9 +46,10 @@ __all__ = [
     "WorkspaceRepository",
     "get_cache_repository",
     "get_job_repository",
+    "get_read_repository",
 ]
 
-_NEED_WEB = {"get_cache_repository", "get_job_repository"}
+_NEED_WEB = {"get_cache_repository", "get_job_repository", "get_read_repository"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,8 @@
 """The tables, as SQLAlchemy maps them. What must always be true of a row is a CHECK constraint here.
 
-``jobs`` is the truth about a job; ``job_items`` is one row a document or question of it; ``workspaces`` remembers the
-slug an engine gave; ``queues`` says which queues are paused or limited; ``documents`` and ``passages`` are the local
-engine's store. The passages' vector column exists only where the server has pgvector, so it is not mapped here: the
-migration makes it and the local engine reads it.
+``jobs`` is the truth about a job; ``job_items`` is one row a document or question of it; ``queues`` says which queues are
+paused or limited; ``statistics`` is what ended, hour by hour. Workspaces and the local engine's store are in
+:mod:`repositories.workspace_models`; importing this module maps every table.
 
 Rows are changed by set-based statements of the repositories, never through these objects.
 """
@@ -12,72 +11,33 @@ from datetime import MAXYEAR, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    CheckConstraint,
-    Computed,
-    Double,
-    Enum,
-    ForeignKey,
-    Index,
-    MetaData,
-    SmallInteger,
-    Text,
-    UniqueConstraint,
-    Uuid,
-    func,
-    text,
-)
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP, TSVECTOR
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy import CheckConstraint, Double, ForeignKey, Index, Integer, SmallInteger, func, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from repositories.mapping import ITEM_STATUS, NAMING, STATUS, Base, one_of
 from repositories.states import ItemStatus, JobStatus
+from repositories.workspace_models import Passage, StoredDocument, Workspace
 
-# A constraint is named for its rule, so that an error can be told by its name.
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-    "pk": "pk_%(table_name)s",
-}
+__all__ = [
+    "CALLER",
+    "DEFAULT_QUEUE",
+    "ITEM_STATUS",
+    "NAMING",
+    "STATUS",
+    "Base",
+    "HourOfCreation",
+    "HourOfStatistics",
+    "Job",
+    "JobItem",
+    "Passage",
+    "StoredDocument",
+    "Workspace",
+]
+
 DEFAULT_QUEUE = "default"
 QUEUE_NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # the same to Python and to PostgreSQL
 CALLER = "caller"  # worker_id of a job that its caller drives
-
-
-def _one_of(column: str, values: type[JobStatus | ItemStatus]) -> str:
-    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
-
-
-def _text_enum(values: type[JobStatus | ItemStatus]) -> Enum:
-    """Text in the database, so that a new state needs no ALTER TYPE; the enum in Python. The CHECK below bounds it."""
-    return Enum(
-        values,
-        native_enum=False,
-        create_constraint=False,
-        length=16,
-        values_callable=lambda enum: [str(v) for v in enum],
-    )
-
-
-STATUS = _text_enum(JobStatus)
-ITEM_STATUS = _text_enum(ItemStatus)
-
-
-class Base(DeclarativeBase):
-    """Maps plain Python types to PostgreSQL's: text without length, times with zone, JSON as jsonb."""
-
-    metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way of setting it
-        str: Text,
-        datetime: TIMESTAMP(timezone=True),
-        UUID: Uuid,
-        dict[str, Any]: JSONB,
-        list[dict[str, Any]]: JSONB,
-        list[UUID]: ARRAY(Uuid),
-        JobStatus: STATUS,
-        ItemStatus: ITEM_STATUS,
-    }
 
 
 class Job(Base):
@@ -135,7 +95,7 @@ class Job(Base):
 
     # No CHECK looks into a JSON column: all of them run at every update, heartbeats included, and would unpack it.
     __table_args__ = (
-        CheckConstraint(_one_of("status", JobStatus), name="status_known"),
+        CheckConstraint(one_of("status", JobStatus), name="status_known"),
         CheckConstraint("progress BETWEEN 0 AND 100", name="progress_in_range"),
         CheckConstraint("priority BETWEEN 0 AND 9", name="priority_in_range"),
         CheckConstraint("timeout_seconds BETWEEN 1 AND 604800", name="timeout_in_range"),
@@ -219,6 +179,21 @@ class Job(Base):
             postgresql_where=text("status IN ('pending', 'queued', 'processing')"),
         ),
         Index("ix_jobs_failed_created", "created_at", "id", postgresql_where=text("status IN ('failed', 'cancelled')")),
+        Index(
+            "ix_jobs_workspace_live",
+            "workspace_id",
+            "created_at",
+            "id",
+            postgresql_where=text("status IN ('pending', 'queued', 'processing')"),
+        ),
+        Index(
+            "ix_jobs_workspace_failed",
+            "workspace_id",
+            "created_at",
+            "id",
+            postgresql_where=text("status IN ('failed', 'cancelled')"),
+        ),
+        Index("ix_jobs_type_created", "type", "created_at", "id"),
         Index("ix_jobs_completed_at", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
         {"postgresql_with": {"fillfactor": 80}},  # room on the page for the HOT updates of a job's life
     )
@@ -278,7 +253,7 @@ class JobItem(Base):
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(_one_of("status", ItemStatus), name="status_known"),
+        CheckConstraint(one_of("status", ItemStatus), name="status_known"),
         CheckConstraint("(status = 'pending') = (finished_at IS NULL)", name="finished_has_time"),
         CheckConstraint(
             "(status = 'failed') = (error_code IS NOT NULL AND error IS NOT NULL)", name="failed_has_error"
@@ -287,26 +262,28 @@ class JobItem(Base):
 
 
 class HourOfStatistics(Base):
-    """What ended in one closed hour: a count for each type, state, workspace and bucket of durations.
+    """What ended in one closed hour: a count for each type and state, and a histogram of the durations.
 
-    ``bucket`` is the place of a duration on a logarithmic scale (``repositories/jobs/statistics.py`` says which);
-    ``seconds`` is the sum of the durations. Jobs of no workspace stand under the empty text. Rows are written once,
-    by the roll-up, and outlive the jobs they counted.
+    ``scope`` says whose jobs are counted: ``all``, or ``workspace:`` and the workspace's id. ``buckets`` are places on
+    a logarithmic scale of durations (``repositories/jobs/rollup.py`` says which), ``counts`` the jobs in each, and
+    ``seconds`` is the sum of the durations. Rows are written once, by the roll-up, and outlive the jobs they counted.
     """
 
     __tablename__ = "statistics"
 
+    scope: Mapped[str] = mapped_column(primary_key=True)
     hour: Mapped[datetime] = mapped_column(primary_key=True)
     type: Mapped[str] = mapped_column(primary_key=True)
     status: Mapped[JobStatus] = mapped_column(primary_key=True)
-    workspace_id: Mapped[str] = mapped_column(primary_key=True)
-    bucket: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
     jobs: Mapped[int]
     seconds: Mapped[float] = mapped_column(Double)
+    buckets: Mapped[list[int]] = mapped_column(ARRAY(SmallInteger))
+    counts: Mapped[list[int]] = mapped_column(ARRAY(Integer))
 
     __table_args__ = (
         CheckConstraint("status IN ('completed', 'failed', 'cancelled')", name="status_final"),
         CheckConstraint("jobs >= 1 AND seconds >= 0", name="counts_in_range"),
+        CheckConstraint("cardinality(buckets) = cardinality(counts)", name="buckets_have_counts"),
     )
 
 
@@ -342,66 +319,27 @@ class Queue(Base):
     )
 
 
-class Workspace(Base):
-    """A workspace as its engine knows it. The slug is stored as the engine gave it, never computed."""
+class HourOfCreation(Base):
+    """What has become so far of the jobs that were created in one hour and ended in a closed one.
 
-    __tablename__ = "workspaces"
+    ``scope`` is that of :class:`HourOfStatistics`. ``timed`` counts the jobs that had started, ``seconds`` sums up
+    their durations. The roll-up adds to a row for as long as jobs of its hour end; it outlives them.
+    """
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    engine: Mapped[str]
-    name: Mapped[str]
-    slug: Mapped[str]
-    settings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
-    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    __tablename__ = "statistics_created"
 
-    __table_args__ = (
-        CheckConstraint("length(name) BETWEEN 1 AND 255", name="name_length"),
-        UniqueConstraint("engine", "name"),
-        UniqueConstraint("engine", "slug"),
-    )
-
-
-class StoredDocument(Base):
-    """A document of the local engine; ``key`` is the engine protocol's, the same for every attempt at it."""
-
-    __tablename__ = "documents"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspaces.id", ondelete="CASCADE"))
-    key: Mapped[str]
-    name: Mapped[str]
-    sha256: Mapped[str]
-    media_type: Mapped[str]
-    pages: Mapped[int | None]
-    words: Mapped[int]
-    passages: Mapped[int]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    embedded_at: Mapped[datetime | None]
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    type: Mapped[str] = mapped_column(primary_key=True)
+    completed: Mapped[int]
+    failed: Mapped[int]
+    cancelled: Mapped[int]
+    timed: Mapped[int]
+    seconds: Mapped[float] = mapped_column(Double)
 
     __table_args__ = (
-        UniqueConstraint("workspace_id", "key"),
-        # The same content stands in a workspace once.
-        UniqueConstraint("workspace_id", "sha256"),
-    )
-
-
-class Passage(Base):
-    """A piece of a document that can be quoted: bounded text that knows its page and heading."""
-
-    __tablename__ = "passages"
-
-    document_id: Mapped[UUID] = mapped_column(ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True)
-    position: Mapped[int] = mapped_column(primary_key=True)
-    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspaces.id", ondelete="CASCADE"))
-    text: Mapped[str]
-    page: Mapped[int | None]
-    heading: Mapped[str | None]
-    search: Mapped[str] = mapped_column(
-        TSVECTOR,
-        Computed("to_tsvector('english', coalesce(heading, '') || ' ' || text)", persisted=True),
-    )
-
-    __table_args__ = (
-        Index("ix_passages_search", "search", postgresql_using="gin"),
-        Index("ix_passages_workspace_id", "workspace_id"),
+        CheckConstraint(
+            "completed >= 0 AND failed >= 0 AND cancelled >= 0 AND timed >= 0 AND seconds >= 0", name="counts_in_range"
+        ),
+        {"postgresql_with": {"fillfactor": 80}},  # rows grow while jobs of their hour end: in place
     )

@@ -8,21 +8,31 @@ An order is one text, ``"-priority,created_at"``: columns by their public names,
 value come last either way, and the key always has the last word, so that an order is never ambiguous.
 """
 
-import base64
-import binascii
-import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Select, and_, false, func, inspect, or_, select, tuple_
+from sqlalchemy import Select, func, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, raiseload, selectinload
 from sqlalchemy.orm.strategy_options import _AbstractLoad
 
-from repositories.errors import InvalidCursorError, InvalidFilterError, InvalidValueError, translated
+from repositories.cursors import MAX_CURSOR, Sorted, read_cursor, stand_after, write_cursor
+from repositories.errors import InvalidFilterError, InvalidValueError, translated
 from repositories.filters import Field, Filters, conditions, field_of
 from repositories.schemas import PaginationParams
+
+__all__ = [
+    "MAX_CURSOR",
+    "MAX_ORDER",
+    "MAX_PAGE",
+    "NO_RELATIONSHIPS",
+    "CursorPage",
+    "Listing",
+    "ModelT",
+    "Relationships",
+    "Rows",
+    "Sorted",
+]
 
 MAX_ORDER = 5
 """The most columns that one order names."""
@@ -30,11 +40,10 @@ MAX_ORDER = 5
 MAX_PAGE = 1_000
 """The most rows of one page that is read by cursor, and of one batch of a stream."""
 
-MAX_CURSOR = 8_192
-"""The most characters of a cursor."""
-
 ModelT = TypeVar("ModelT", bound=DeclarativeBase)
 Relationships = bool | Sequence[str]
+NO_RELATIONSHIPS: Relationships = False
+"""Load none: touching one raises instead of querying."""
 
 
 class CursorPage(NamedTuple, Generic[ModelT]):
@@ -47,32 +56,6 @@ class CursorPage(NamedTuple, Generic[ModelT]):
 
     items: list[ModelT]
     next_cursor: str | None
-
-
-class Sorted(NamedTuple):
-    """One column of an order."""
-
-    field: Field
-    descending: bool
-
-    def clause(self) -> ColumnElement[Any]:
-        """The column as ORDER BY takes it."""
-        attribute = self.field.attribute
-        ordered = attribute.desc() if self.descending else attribute.asc()
-        # Only where it matters: an index serves NULLS LAST of a descending column only if it was made for it.
-        return ordered.nulls_last() if self.field.nullable else ordered
-
-    def after(self, value: Any) -> ColumnElement[bool]:
-        """The rows that stand after ``value`` by this column alone."""
-        if value is None:
-            return false()  # nothing comes after the rows without a value
-        attribute = self.field.attribute
-        later = attribute < value if self.descending else attribute > value
-        return or_(later, attribute.is_(None)) if self.field.nullable else later
-
-    def level(self, value: Any) -> ColumnElement[bool]:
-        """The rows that stand where ``value`` stands by this column."""
-        return self.field.attribute.is_(None) if value is None else self.field.attribute == value
 
 
 class Listing(Generic[ModelT]):
@@ -92,7 +75,8 @@ class Listing(Generic[ModelT]):
         filters: Filters | None = None,
         order_by: str | None = None,
         pagination: PaginationParams | None = None,
-        load_relationships: Relationships = False,  # noqa: FBT002 - the public shape of the parameter
+        *,
+        load_relationships: Relationships = NO_RELATIONSHIPS,
     ) -> "tuple[Rows[ModelT], int]":
         """Return a page of the rows that match, and how many match in all.
 
@@ -115,10 +99,10 @@ class Listing(Generic[ModelT]):
         pagination: PaginationParams,
         filters: Filters | None = None,
         order_by: str | None = None,
-        load_relationships: Relationships = False,  # noqa: FBT002 - the public shape of the parameter
+        load_relationships: Relationships = NO_RELATIONSHIPS,
     ) -> "tuple[Rows[ModelT], int]":
         """:meth:`list` under the name and with the parameters that callers of the older service use."""
-        return await self.list(filters, order_by, pagination, load_relationships)
+        return await self.list(filters, order_by, pagination, load_relationships=load_relationships)
 
     async def list_after(
         self,
@@ -126,7 +110,8 @@ class Listing(Generic[ModelT]):
         size: int = 20,
         filters: Filters | None = None,
         order_by: str | None = None,
-        load_relationships: Relationships = False,  # noqa: FBT002 - the public shape of the parameter
+        *,
+        load_relationships: Relationships = NO_RELATIONSHIPS,
     ) -> CursorPage[ModelT]:
         """Return the rows that match and stand after ``cursor``, in one statement.
 
@@ -160,7 +145,8 @@ class Listing(Generic[ModelT]):
         filters: Filters | None = None,
         order_by: str | None = None,
         batch: int = 500,
-        load_relationships: Relationships = False,  # noqa: FBT002 - the public shape of the parameter
+        *,
+        load_relationships: Relationships = NO_RELATIONSHIPS,
     ) -> AsyncGenerator[ModelT, None]:
         """Yield every row that matches, from a cursor of the server: memory holds one batch, however many there are.
 
@@ -205,12 +191,12 @@ class Listing(Generic[ModelT]):
     ) -> CursorPage[ModelT]:
         _check_size("size", size)
         if cursor is not None:
-            statement = statement.where(_stand_after(order, _read_cursor(self.model, order, cursor)))
+            statement = statement.where(stand_after(order, read_cursor(self.model, order, cursor)))
         statement = statement.order_by(*(column.clause() for column in order)).limit(size + 1)
         with translated():
             rows = [*await self.session.scalars(statement.execution_options(populate_existing=True))]
         more = len(rows) > size
-        return CursorPage(rows[:size], _write_cursor(self.model, order, rows[size - 1]) if more else None)
+        return CursorPage(rows[:size], write_cursor(self.model, order, rows[size - 1]) if more else None)
 
     @property
     def _key(self) -> InstrumentedAttribute[Any]:
@@ -267,56 +253,3 @@ Rows = list[ModelT]  # inside Listing, ``list`` is the method
 def _check_size(name: str, size: int) -> None:
     if not 1 <= size <= MAX_PAGE:
         raise InvalidValueError(name, f"must be 1 to {MAX_PAGE}, not {size}")
-
-
-def _stand_after(order: Sequence[Sorted], values: Sequence[Any]) -> ColumnElement[bool]:
-    """The rows after these values: after by the first column, or level by it and after by the second, and so on."""
-    if not any(column.field.nullable for column in order) and len({column.descending for column in order}) == 1:
-        # One comparison of rows, which an index over these columns answers with a single range.
-        columns = tuple_(*(column.field.attribute for column in order))
-        here = tuple_(*values, types=[column.field.attribute.type for column in order])
-        return columns < here if order[0].descending else columns > here
-    steps = []
-    for place, (column, value) in enumerate(zip(order, values, strict=True)):
-        level = [before.level(known) for before, known in zip(order[:place], values, strict=False)]
-        steps.append(and_(*level, column.after(value)))
-    return or_(*steps)
-
-
-def _signature(model: type[DeclarativeBase], order: Sequence[Sorted]) -> str:
-    names = ",".join(f"{'-' * column.descending}{column.field.name}" for column in order)
-    return f"{model.__tablename__}:{names}"
-
-
-def _write_cursor(model: type[DeclarativeBase], order: Sequence[Sorted], row: Any) -> str:
-    values = []
-    for column in order:
-        value, adapter = getattr(row, column.field.attribute.key), column.field.values
-        values.append(value if value is None or adapter is None else adapter.dump_python(value, mode="json"))
-    text = json.dumps([_signature(model, order), *values], separators=(",", ":"))
-    cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-    if len(cursor) > MAX_CURSOR:
-        raise InvalidCursorError("order_by", "values this long cannot be paged by cursor: order by a shorter column")
-    return cursor
-
-
-def _read_cursor(model: type[DeclarativeBase], order: Sequence[Sorted], cursor: str) -> Sequence[Any]:
-    if len(cursor) > MAX_CURSOR:
-        raise InvalidCursorError("cursor", "this is no cursor: it is too long; begin again without one")
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        content = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, RecursionError):
-        raise InvalidCursorError("cursor", "this is no cursor; begin again without one") from None
-    if not isinstance(content, list) or len(content) != len(order) + 1 or content[0] != _signature(model, order):
-        raise InvalidCursorError("cursor", "this cursor is of another list or order; begin again without one")
-    return [_read_value(column.field, value) for column, value in zip(order, content[1:], strict=True)]
-
-
-def _read_value(field: Field, value: Any) -> Any:
-    if value is None and field.nullable:
-        return None
-    try:
-        return field.values.validate_json(json.dumps(value)) if field.values is not None else value
-    except ValidationError:
-        raise InvalidCursorError("cursor", f"this is no cursor: no value of {field.name} is in it") from None

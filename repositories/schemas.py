@@ -1,20 +1,34 @@
 """What goes into the repositories and comes out of them, validated.
 
-Names and shapes of ``JobCreate``, ``JobUpdate``, ``JobFilters``, ``PaginationParams`` and ``PaginatedJobs`` are those
-that callers of the older service already use; ``NewJob``, ``Held``, ``Outcome`` and the item shapes are ours.
+Names and shapes of ``JobCreate``, ``JobUpdate``, ``JobFilters``, ``PaginationParams``, ``PaginatedJobs``, ``Job`` and
+``JobResponse`` are those that callers of the older service already use; ``NewJob``, ``Held``, ``Outcome`` and the item
+shapes are ours.
 """
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    computed_field,
+    model_validator,
+)
 from uuid_utils.compat import uuid7
 
 from repositories.errors import InvalidTransitionError, NotFoundError
 from repositories.models import DEFAULT_QUEUE, QUEUE_NAME
 from repositories.states import ItemStatus, JobStatus
+
+if TYPE_CHECKING:
+    from repositories.hot_status import JobStatusChange
 
 MAX_BATCH = 1_000
 """The most jobs or items that one set-based call takes."""
@@ -144,14 +158,66 @@ class PaginationParams(BaseModel):
         return (self.page - 1) * self.size
 
 
+class Job(BaseModel):
+    """A job as callers read it: made from a row with ``Job.model_validate(row)``, and plain JSON from there on.
+
+    Attributes:
+        metadata: on a row this is ``job_metadata``.
+        error: the message of the latest error.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    type: str
+    status: JobStatus
+    workspace_id: str | None = None
+    progress: float = 0.0
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    # A mapped class has an attribute ``metadata`` of its own, so the row's name is looked for first.
+    metadata: dict[str, Any] = Field(default_factory=dict, validation_alias=AliasChoices("job_metadata", "metadata"))
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the job is in a final state, whichever."""
+        return self.status.is_final
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """Seconds from the start of the latest attempt to the end; ``None`` before both are known."""
+        if self.started_at is None or self.completed_at is None:
+            return None
+        return (self.completed_at - self.started_at).total_seconds()
+
+
+class JobResponse(BaseModel):
+    """What an HTTP API answers about one job.
+
+    Attributes:
+        job: the job, or its row.
+        links: addresses by what is found there (``self``, ``cancel``).
+        estimated_completion: when it will probably have ended; ``None`` if there is nothing to reckon that from.
+    """
+
+    job: Job
+    links: dict[str, str] = Field(default_factory=dict)
+    estimated_completion: datetime | None = None
+
+
 class PaginatedJobs(BaseModel):
-    """A page of jobs and how many there are in all."""
+    """A page of jobs, which may be given as rows, and how many there are in all; ``pages`` is reckoned."""
 
-    items: list[dict[str, Any]]
-    total: int
-    page: int
-    size: int
+    items: list[Job]
+    total: int = Field(ge=0)
+    page: int = Field(ge=1)
+    size: int = Field(ge=1)
 
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorator above a property; pydantic asks for it
     @property
     def pages(self) -> int:
         """How many pages there are."""
@@ -165,20 +231,21 @@ class Held(NamedTuple):
     attempt: int
 
 
-class Outcome(BaseModel):
+@dataclass
+class Outcome:
     """What a set-based transition did. Refusals are data: one lost attempt never hides 499 finished jobs.
 
     Attributes:
         moved: each job that moved, with the state it is now in.
         refused: for each other id, the error that says why it was left alone.
         released: jobs that are queued because of it (dependents, retries), to be handed to ARQ after the commit.
+        changes: what changed of the jobs that moved, for hot status; dependents are not among them.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    moved: dict[UUID, JobStatus] = Field(default_factory=dict)
-    refused: dict[UUID, NotFoundError | InvalidTransitionError] = Field(default_factory=dict)
-    released: list[UUID] = Field(default_factory=list)
+    moved: dict[UUID, JobStatus] = field(default_factory=dict)
+    refused: dict[UUID, NotFoundError | InvalidTransitionError] = field(default_factory=dict)
+    released: list[UUID] = field(default_factory=list)
+    changes: "list[JobStatusChange]" = field(default_factory=list)
 
 
 def _recordable(text: str) -> str:

@@ -25,10 +25,16 @@ class JobStatus(StrEnum):
 
 
 class JobType(StrEnum):
-    """What a job does. The value is also the name of the ARQ function that carries it out."""
+    """What a job does. The value is also the name of the ARQ function that carries it out, where a worker has one.
+
+    A type is text, and this is no list of what can run: a worker leaves alone what it has no task for. Nothing in this
+    project carries out the two workspace types; a service may drive such jobs itself.
+    """
 
     DOCUMENT_UPLOAD = "document_upload"
     QUESTION_PROCESSING = "question_processing"
+    WORKSPACE_CREATION = "workspace_creation"
+    WORKSPACE_DELETION = "workspace_deletion"
 
 
 class ItemStatus(StrEnum):

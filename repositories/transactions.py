@@ -1,24 +1,64 @@
-"""Parts of a transaction, and transactions that are run again.
+"""Parts of a transaction, what follows its end, and transactions that are run again.
 
 A repository joins its caller's transaction and never commits. :func:`savepoint` marks a part of it that may fail alone;
-:func:`run_in_transaction` owns a whole one and repeats it when PostgreSQL gave it up for the sake of another. Opening
-and ending a single transaction is ``repositories.database``'s business.
+:func:`when_ended` tells how all of it ended; :func:`run_in_transaction` owns a whole one and repeats it when PostgreSQL
+gave it up for the sake of another. Opening and ending a single transaction is ``repositories.database``'s business.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, SessionTransaction
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from repositories.database import DatabaseManager
 from repositories.errors import InvalidValueError, TransactionAbortedError, translated
+
+if TYPE_CHECKING:  # it stands above this module: hot statuses follow transactions, and it has one for the process
+    from repositories.database import DatabaseManager
 
 MAX_TRIES = 20
 """The most often that one transaction is run."""
 
 ResultT = TypeVar("ResultT")
+
+
+class Ended(Protocol):
+    """Told once how a transaction ended. It must not wait for anything: whatever takes time is a task of its own."""
+
+    def __call__(self, *, committed: bool) -> None:
+        """Do what follows: ``committed`` says whether the transaction's work is in the database."""
+        ...
+
+
+def when_ended(session: AsyncSession, ended: Ended) -> None:
+    """Have ``ended`` called when the session's transaction ends: the one under way, or the next if there is none.
+
+    Savepoints decide nothing. When it is called, the transaction has given its connection back.
+    """
+    loop = asyncio.get_running_loop()
+    committed = told = False
+
+    def note_commit(inner: Session) -> None:
+        nonlocal committed
+        committed = committed or not inner.in_nested_transaction()  # the same event tells of savepoints
+
+    def end(_: Session, transaction: SessionTransaction) -> None:
+        nonlocal told
+        if transaction.parent is None and not told:
+            told = True
+            loop.call_soon(forget)  # not now: the session is walking over its listeners
+            ended(committed=committed)
+
+    def forget() -> None:
+        event.remove(session.sync_session, "after_commit", note_commit)
+        event.remove(session.sync_session, "after_transaction_end", end)
+
+    event.listen(session.sync_session, "after_commit", note_commit)
+    event.listen(session.sync_session, "after_transaction_end", end)
 
 
 @asynccontextmanager
@@ -37,7 +77,7 @@ async def savepoint(session: AsyncSession) -> AsyncIterator[AsyncSession]:
 
 
 async def run_in_transaction(
-    database: DatabaseManager,
+    database: "DatabaseManager",
     work: Callable[[AsyncSession], Awaitable[ResultT]],
     *,
     tries: int = 5,

@@ -8,7 +8,7 @@ away: it waits until they are back.
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -20,7 +20,9 @@ from uuid import UUID
 import structlog
 
 from repositories.errors import DatabaseUnavailableError, RepositoryError
+from repositories.hot_status import HotStatus, JobStatusChange, Mark
 from repositories.jobs import ClaimedJob, JobRepository
+from repositories.states import JobStatus
 from worker.ends import End, HandedBack, Lost, attempt
 from worker.leases import Watcher
 from worker.queue import QueueUnavailableError
@@ -31,11 +33,26 @@ BATCH = 500
 """The most jobs of one claim."""
 
 POLL_SECONDS = 1.0
+TELL_SECONDS = 0.1
+"""How late hot status may learn that a job was started."""
+
 _CLAIMERS = 2
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
+
+
+def started(job: ClaimedJob) -> JobStatusChange:
+    """What a claim changed, for hot status."""
+    changed = {
+        "status": JobStatus.PROCESSING,
+        "attempt": job.attempt,
+        "worker_id": job.worker_id,
+        "started_at": job.started_at,
+        "progress": job.progress,
+    }
+    return JobStatusChange(job.id, job.version, changed)
 
 
 class Batches:
@@ -57,6 +74,8 @@ class Batches:
         self._taking = asyncio.Lock()
         self._claimers: list[asyncio.Task[None]] = []
         self._finisher = Finisher(runtime, capacity=max(2_000, 4 * self._slots), on_room=self._room.set)
+        self._untold: list[tuple[Mark | None, Run]] = []
+        self._teller: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -146,20 +165,35 @@ class Batches:
     async def _start(self, ids: Sequence[UUID]) -> None:
         """Claim these jobs and start those that are ours now."""
         try:
+            since = None if self._runtime.hot is None else self._runtime.hot.mark
             jobs = await self._patiently(lambda: self._claim(ids))
-            self._run(jobs or [])
+            self._run(jobs or [], since)
             left = set(ids) - {job.id for job in jobs or []}
             if left and jobs is not None:
-                self._run(await self._patiently(lambda: self._admit(left)) or [], limited=True)
+                self._run(await self._patiently(lambda: self._admit(left)) or [], since, limited=True)
         except RepositoryError as error:  # a fault of ours must not end the worker: the reconciler sends the jobs again
             log.exception("claim.error", jobs=len(ids), exc_info=error)
 
-    def _run(self, jobs: Sequence[ClaimedJob], *, limited: bool = False) -> None:
+    async def _tell_starts(self, hot: HotStatus) -> None:
+        """Tell hot status what was started; what has ended meanwhile is told by its end alone."""
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            untold, self._untold = self._untold, []
+            by_mark: dict[Mark | None, list[JobStatusChange]] = defaultdict(list)
+            for since, run in untold:
+                if run in self._running:
+                    by_mark[since].append(started(run.job))
+            for since, changes in by_mark.items():
+                await hot.advance(changes, since=since)
+
+    def _run(self, jobs: Sequence[ClaimedJob], since: Mark | None, *, limited: bool = False) -> None:
         if not jobs:
             return
         began = time.monotonic()
         runs = [Run(job, self._runtime, limited=limited) for job in jobs]
         self._runtime.leases.hold((run.held, Watcher(run.stop_as_lost, run.request_cancel)) for run in runs)
+        if self._runtime.hot is not None:
+            self._untold += [(since, run) for run in runs]
         self._idle.clear()
         for run in runs:
             run.task = self._running[run] = asyncio.create_task(self._carry_out(run, began))
@@ -205,6 +239,8 @@ class Batches:
         self._claimers = [
             asyncio.create_task(self._claim_forever(), name=f"claimer-{number}") for number in range(_CLAIMERS)
         ]
+        if self._runtime.hot is not None:
+            self._teller = asyncio.create_task(self._tell_starts(self._runtime.hot), name="teller")
         return self
 
     async def __aexit__(
@@ -214,4 +250,7 @@ class Batches:
             return
 
         await self.stop(at_once)
+        if self._teller is not None:
+            self._teller.cancel()
+            await asyncio.wait({self._teller})
         await self._finisher.__aexit__(kind, error, trace)

@@ -18,17 +18,17 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 
 from repositories.database import DatabaseManager
 from repositories.errors import NotFoundError
+from repositories.hot_status import HotStatus, JobStatusView
 from repositories.items import ItemRepository
 from repositories.jobs import JobRepository, Waiting
 from repositories.models import Job, JobItem
 from repositories.schemas import JobFilters, NewJob, Outcome, PaginationParams
 from repositories.states import JobStatus, JobType
+from repositories.transactions import when_ended
 from repositories.workspaces import WorkspaceNotFoundError, WorkspaceRepository
 from worker.files import FileSource, NoFilesError, store_files
 from worker.overseeing import Overseeing
@@ -54,6 +54,7 @@ class JobClient(Overseeing):
         settings: bounds and defaults.
         engine: which engine's workspaces names are looked up in.
         registry: which workers live; without it none is known.
+        hot: where statuses are read and written through; without it they are read from PostgreSQL.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class JobClient(Overseeing):
         settings: Settings,
         engine: str = "local",
         registry: Registry | None = None,
+        hot: HotStatus | None = None,
     ) -> None:
         super().__init__(database, queue, registry)
         self._storage = storage
         self._settings = settings
         self._engine = engine
+        self._hot = hot
         self._hand_overs: set[asyncio.Task[None]] = set()
 
     async def upload_documents(
@@ -150,13 +153,25 @@ class JobClient(Overseeing):
         return [new.id for new in jobs]
 
     async def status(self, job_id: UUID | str) -> Job:
-        """Return the job as the record has it now.
+        """Return the job as the record has it now, all of it: :meth:`statuses` costs less and tells less.
 
         Raises:
             NotFoundError: there is no such job.
         """
         async with self._database.get_session() as session:
             return await JobRepository(session).get_by_id_or_raise(job_id)
+
+    async def statuses(self, ids: Collection[UUID]) -> dict[UUID, JobStatusView]:
+        """Return where jobs stand: from hot status in one round trip, and what is missing there with one query.
+
+        Jobs that do not exist are left out.
+
+        Raises:
+            DatabaseUnavailableError: PostgreSQL had to be asked, and does not answer.
+        """
+        if self._hot is not None:
+            return await self._hot.get_many(ids, self._load)
+        return {job.id: JobStatusView.of(job) for job in await self._load(list(ids))}
 
     async def items(self, job_id: UUID | str) -> list[JobItem]:
         """Return the job's documents or questions, in order.
@@ -169,8 +184,8 @@ class JobClient(Overseeing):
             return await ItemRepository(session).list(job.id)
 
     async def list_jobs(self, filters: JobFilters, pagination: PaginationParams) -> tuple[list[Job], int]:
-        """Return a page of jobs, newest first, and how many match in all."""
-        async with self._database.get_session() as session:
+        """Return a page of jobs, newest first, and how many match in all; from the read replica if there is one."""
+        async with self._database.get_read_session() as session:
             return await JobRepository(session).list_jobs_with_filters(filters, pagination)
 
     async def positions(self, ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -180,31 +195,22 @@ class JobClient(Overseeing):
         except QueueUnavailableError:
             return {}
 
-    async def events(self, ids: Collection[UUID]) -> AsyncIterator[Job]:
-        """Yield each job now and at every change (status, items, attempt) until all are final. Payloads are not loaded.
+    async def events(self, ids: Collection[UUID]) -> AsyncIterator[JobStatusView]:
+        """Yield where each job stands, now and at every change (status, items, attempt), until all are final.
 
         Raises:
             NotFoundError: a job does not exist (any more).
         """
-        seen: dict[UUID, tuple[Any, ...]] = {}
+        seen: dict[UUID, JobStatusView] = {}
         left = list(ids)
         while left:
-            async with self._database.get_session() as session:
-                jobs = {job.id: job for job in await JobRepository(session).snapshot(left)}
+            jobs = await self.statuses(left)
             for job_id in tuple(left):
                 if job_id not in jobs:
                     raise NotFoundError("job", job_id)
                 job = jobs[job_id]
-                state = (
-                    job.version,
-                    job.items_total,
-                    job.items_done,
-                    job.items_failed,
-                    job.items_skipped,
-                    job.progress,
-                )
-                if seen.get(job_id) != state:
-                    seen[job_id] = state
+                if seen.get(job_id) != job:
+                    seen[job_id] = job
                     yield job
                 if job.status.is_final:
                     left.remove(job_id)
@@ -221,12 +227,13 @@ class JobClient(Overseeing):
         async with asyncio.timeout(timeout_seconds):
             async for _ in self.events(ids):
                 pass
-        return [await self.status(job_id) for job_id in ids]
+        async with self._database.get_session() as session:
+            return await JobRepository(session).get_many(list(ids))
 
     async def cancel(self, ids: Collection[UUID], reason: str | None = None) -> Outcome:
         """Cancel jobs; one that runs stops at its next item. Refusals are in the outcome."""
         async with self._database.get_transaction() as session:
-            outcome = await JobRepository(session).cancel(ids, reason)
+            outcome = await JobRepository(session, self._hot).cancel(ids, reason)
         try:
             await self._queue.remove([job_id for job_id, status in outcome.moved.items() if status.is_final])
         except QueueUnavailableError as error:
@@ -236,15 +243,17 @@ class JobClient(Overseeing):
     async def retry(self, ids: Collection[UUID]) -> Outcome:
         """Queue failed or cancelled jobs again; finished items are kept. Refusals are in the outcome."""
         async with self._database.get_transaction() as session:
-            jobs = JobRepository(session)
+            jobs = JobRepository(session, self._hot)
             outcome = await jobs.retry(ids)
             waiting = await jobs.waiting_among(outcome.released)
         await self._hand_over(waiting)
         return outcome
 
     async def settled(self) -> None:
-        """Wait until every hand-over that a caller's commit began has ended."""
+        """Wait until every hand-over and every write of hot statuses that a commit began has ended."""
         await asyncio.gather(*self._hand_overs)
+        if self._hot is not None:
+            await self._hot.settled()
 
     async def _enqueue(
         self,
@@ -267,7 +276,7 @@ class JobClient(Overseeing):
                 self._hand_over_after_commit(session, waiting)
             return job
         async with self._database.get_transaction() as own:
-            (job,) = await JobRepository(own).create_many([new])
+            (job,) = await JobRepository(own).create_many([new])  # nobody can have asked for it yet
         if job.id == new.id and _is_due(job):
             await self._hand_over(waiting)
         return job
@@ -281,29 +290,14 @@ class JobClient(Overseeing):
     def _hand_over_after_commit(self, session: AsyncSession, waiting: list[Waiting]) -> None:
         """Hand over once the caller's transaction commits; a rollback does nothing."""
         loop = asyncio.get_running_loop()
-        ended = False
 
-        def end(inner: Session) -> bool:
-            """Whether this is the end that was waited for: the same events tell of savepoints, which decide nothing."""
-            nonlocal ended
-            if ended or inner.in_nested_transaction():
-                return False
-            ended = True
-            loop.call_soon(forget)  # not now: the session is walking over its listeners
-            return True
-
-        def committed(inner: Session) -> None:
-            if end(inner):
+        def ended(*, committed: bool) -> None:
+            if committed:
                 task = loop.create_task(self._hand_over(waiting))
                 self._hand_overs.add(task)
                 task.add_done_callback(self._hand_overs.discard)
 
-        def forget() -> None:
-            event.remove(session.sync_session, "after_commit", committed)
-            event.remove(session.sync_session, "after_rollback", end)
-
-        event.listen(session.sync_session, "after_commit", committed)
-        event.listen(session.sync_session, "after_rollback", end)
+        when_ended(session, ended)
 
     async def _hand_over(self, waiting: list[Waiting], *, new: bool = False) -> None:
         try:
@@ -312,6 +306,10 @@ class JobClient(Overseeing):
             log.warning(
                 "job.not_handed_over", jobs=len(waiting), reason=str(error), next="a worker's reconciler sends it"
             )
+
+    async def _load(self, ids: Sequence[UUID]) -> list[Job]:
+        async with self._database.get_session() as session:
+            return await JobRepository(session).snapshot(ids)
 
     async def _check_workspace(self, name: str) -> None:
         async with self._database.get_session() as session:
@@ -330,18 +328,19 @@ async def open_client(settings: Settings) -> AsyncIterator[JobClient]:
         SettingsError: ``DATABASE_URL`` or ``REDIS_URL`` is not set.
         DatabaseUnavailableError: PostgreSQL does not answer.
     """
-    database_url, redis_url = require(settings.database_url, "DATABASE_URL"), require(settings.redis_url, "REDIS_URL")
+    require(settings.database_url, "DATABASE_URL")
+    redis_url = require(settings.redis_url, "REDIS_URL")
     redis = connect(redis_url, settings.redis_pool_size)
     try:
-        async with DatabaseManager(
-            database_url,
-            pool_size=settings.database_pool_size,
-            max_overflow=settings.database_max_overflow,
-            name="anythingllm-worker client",
-        ) as database:
+        async with DatabaseManager.of(settings, name="anythingllm-worker client") as database:
             await database.ping()
             client = JobClient(
-                database, JobQueue(redis), Storage(settings.storage_url), settings, registry=Registry(redis)
+                database,
+                JobQueue(redis),
+                Storage(settings.storage_url),
+                settings,
+                registry=Registry(redis),
+                hot=HotStatus(redis) if settings.redis_enabled else None,
             )
             try:
                 yield client

@@ -13,6 +13,7 @@ from arq.worker import Retry as ArqRetry
 from repositories.base import as_uuid
 from repositories.errors import DatabaseUnavailableError
 from repositories.jobs import JobRepository
+from worker.batches import started
 from worker.ends import End, HandedBack, Lost, attempt
 from worker.leases import Watcher
 from worker.recording import Ended, record
@@ -33,6 +34,7 @@ async def execute(runtime: Runtime, job_id_text: str) -> None:
         log.error("message.invalid", text=job_id_text[:64])
         return
     lease = timedelta(seconds=runtime.settings.lease_seconds)
+    since = None if runtime.hot is None else runtime.hot.mark
     try:
         async with runtime.database.get_transaction() as session:
             jobs = JobRepository(session)
@@ -46,6 +48,8 @@ async def execute(runtime: Runtime, job_id_text: str) -> None:
     if not claimed:
         log.debug("job.not_claimable", job_id=str(job_id))
         return
+    if runtime.hot is not None:
+        await runtime.hot.advance([started(job) for job in claimed], since=since)
     run = Run(claimed[0], runtime, limited=limited)
     began = time.monotonic()
     with runtime.leases.holding(run.held, Watcher(run.stop_as_lost, run.request_cancel)):

@@ -16,6 +16,7 @@ import structlog
 
 from repositories.database import DatabaseManager
 from repositories.errors import DatabaseUnavailableError
+from repositories.hot_status import HotStatus
 from repositories.jobs import JobRepository, Waiting
 from repositories.schemas import Outcome
 from worker.queue import JobQueue, QueueUnavailableError
@@ -75,15 +76,22 @@ class Upkeep:
         database, queue: what is kept in step.
         lease: after an outage of PostgreSQL nothing is rescued for so long: workers that live extend theirs first.
         types: job types that this worker knows; others' scheduled jobs are left to workers that know them.
+        hot: where the status of what is moved is written through.
     """
 
     def __init__(
-        self, database: DatabaseManager, queue: JobQueue, lease: timedelta, types: Collection[str] | None = None
+        self,
+        database: DatabaseManager,
+        queue: JobQueue,
+        lease: timedelta,
+        types: Collection[str] | None = None,
+        hot: HotStatus | None = None,
     ) -> None:
         self._database = database
         self._queue = queue
         self._lease = lease
         self._types = types
+        self._hot = hot
         self._marked: set[UUID] = set()
         self._away = False
         self._rescue_from = 0.0
@@ -105,14 +113,14 @@ class Upkeep:
                 self._away, self._rescue_from = False, time.monotonic() + self._lease.total_seconds()
             if time.monotonic() < self._rescue_from:
                 return Outcome(), []
-            jobs = JobRepository(session)
+            jobs = JobRepository(session, self._hot)
             outcome = await jobs.rescue(_BATCH, self._lease)
             return outcome, await jobs.waiting_among(outcome.released) if outcome.released else []
 
     async def stage(self) -> None:
         """Hand over scheduled jobs whose time has come, and parked ones that may run by now."""
         async with self._database.get_transaction() as session:
-            due = await JobRepository(session).take_due(_BATCH, self._types)
+            due = await JobRepository(session, self._hot).take_due(_BATCH, self._types)
         # If this fails, the reconciler finds them queued and not in Redis.
         await self._queue.hand_over(due)
 

@@ -16,6 +16,7 @@ from arq import cron, func
 from arq.worker import Function
 
 from repositories.database import DatabaseManager
+from repositories.hot_status import HotStatus
 from repositories.migrations import check
 from worker.engines.local import LocalEngine
 from worker.execution import execute
@@ -81,7 +82,10 @@ async def startup(ctx: dict[Any, Any]) -> None:
         await leases.start()
         stack.push_async_callback(leases.stop)
         queue = JobQueue(ctx["redis"])
-        upkeep = Upkeep(database, queue, lease=timedelta(seconds=settings.lease_seconds), types=TASKS)
+        hot = HotStatus(ctx["redis"]) if settings.redis_enabled else None
+        if hot is not None:
+            stack.push_async_callback(hot.settled)
+        upkeep = Upkeep(database, queue, lease=timedelta(seconds=settings.lease_seconds), types=TASKS, hot=hot)
         presence = Presence(
             Registry(ctx["redis"]),
             worker_id,
@@ -100,7 +104,7 @@ async def startup(ctx: dict[Any, Any]) -> None:
         stack.push_async_callback(presence.leave)
         stack.push_async_callback(loops.stop)
         ctx["runtime"] = Runtime(
-            settings, database, queue, Storage(settings.storage_url), engine, leases, worker_id, TASKS
+            settings, database, queue, Storage(settings.storage_url), engine, leases, worker_id, TASKS, hot=hot
         )
     except BaseException:
         await stack.aclose()

@@ -1,16 +1,24 @@
 """Writing items down as they finish, in groups that form by themselves.
 
 While one group is being written the next one gathers; a lone item waits for nobody. A write of a lost attempt changes
-nothing, and ends the run.
+nothing, and ends the run. Progress goes to hot status at most four times a second.
 """
 
 import asyncio
+import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from repositories.database import DatabaseManager
+from repositories.errors import DatabaseUnavailableError
+from repositories.hot_status import HotStatus, JobStatusView
 from repositories.items import ItemRepository
+from repositories.jobs import JobRepository
 from repositories.schemas import MAX_BATCH, Held, ItemOutcome
+
+PROGRESS_SECONDS = 0.25
+"""Hot status is told of progress no oftener than this."""
 
 
 class AttemptLostError(Exception):
@@ -31,9 +39,12 @@ class ItemRecorder:
     :class:`repositories.errors.DatabaseUnavailableError` if PostgreSQL does not answer.
     """
 
-    def __init__(self, database: DatabaseManager, held: Held) -> None:
+    def __init__(self, database: DatabaseManager, held: Held, hot: HotStatus | None = None) -> None:
         self._database = database
         self._held = held
+        self._hot = hot
+        self._untold = True  # the item list itself is new to hot status
+        self._told_at = -PROGRESS_SECONDS
         self._gathered: list[ItemOutcome] = []
         self._more = asyncio.Event()
         self._closing = False
@@ -47,15 +58,36 @@ class ItemRecorder:
 
     async def _write(self) -> None:
         while True:
-            await self._more.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._seconds_until_telling()):
+                    await self._more.wait()
             self._more.clear()
             while self._gathered:
                 group, self._gathered = self._gathered[:MAX_BATCH], self._gathered[MAX_BATCH:]
                 async with self._database.get_transaction() as session:
                     if not await ItemRepository(session).record(self._held, group):
                         raise AttemptLostError(self._held)
-            if self._closing:
+                self._untold = True
+            if self._closing:  # whatever ends the attempt tells the rest
                 return
+            if self._seconds_until_telling() == 0:
+                await self._tell(self._hot)
+
+    def _seconds_until_telling(self) -> float | None:
+        if self._hot is None or not self._untold:
+            return None
+        return max(0.0, self._told_at + PROGRESS_SECONDS - time.monotonic())
+
+    async def _tell(self, hot: HotStatus | None) -> None:
+        """Write the job's counts and progress, as they are on the record, to hot status."""
+        if hot is None:
+            return
+        self._told_at, self._untold = time.monotonic(), False
+        since = hot.mark
+        with suppress(DatabaseUnavailableError):  # if PostgreSQL stays away, the next group of items says so
+            async with self._database.get_session() as session:
+                jobs = await JobRepository(session).snapshot([self._held.job_id])
+            await hot.write([JobStatusView.of(job) for job in jobs], since=since)
 
     async def __aenter__(self) -> Self:
         self._writer = asyncio.create_task(self._write(), name="item-recorder")

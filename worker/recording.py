@@ -20,6 +20,7 @@ from repositories.errors import (
     RepositoryError,
     TransactionAbortedError,
 )
+from repositories.hot_status import JobStatusChange
 from repositories.jobs import JobRepository, Waiting
 from repositories.schemas import Finish, JobError, Outcome, PutBack
 from repositories.states import JobStatus
@@ -63,9 +64,10 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
     for ended in written:
         row = _row(ended)
         (finishes if isinstance(row, Finish) else returns).append(row)  # type: ignore[arg-type]
-    outcome, waiting = Outcome(), list[Waiting]()
+    outcome, waiting, hot = Outcome(), list[Waiting](), runtime.hot
+    since = None if hot is None else hot.mark
     async with runtime.database.get_transaction() as session:
-        jobs = JobRepository(session)
+        jobs = JobRepository(session, hot, tells=False)
         for part in (
             await jobs.finish(finishes) if finishes else None,
             await jobs.put_back(returns) if returns else None,
@@ -74,6 +76,7 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
                 outcome.moved |= part.moved
                 outcome.refused |= part.refused
                 outcome.released += part.released
+                outcome.changes += part.changes
         if outcome.released:
             waiting = await jobs.waiting_among(outcome.released)
         if limited := {ended.run.job.queue for ended in written if ended.run.limited}:
@@ -86,9 +89,22 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
         log.warning(
             "job.not_put_back_in_redis", jobs=len(waiting), reason=str(error), next="a worker's reconciler sends it"
         )
+    if hot is not None and outcome.changes:
+        errors = {ended.run.job.id: _error(ended.end) for ended in written}
+        await hot.advance([_with_error(change, errors[change.job_id]) for change in outcome.changes], since=since)
     lines = log.bind()  # once: every use of the module's own makes one
     for ended in group:
         _log(lines, ended, outcome)
+
+
+def _error(end: End) -> JobError | None:
+    return end.error if isinstance(end, Failed | TryAgain) else None
+
+
+def _with_error(change: JobStatusChange, error: JobError | None) -> JobStatusChange:
+    if error is None:
+        return change
+    return change._replace(changed={**change.changed, "error_code": error.code, "error": error.message})
 
 
 def _row(ended: Ended) -> Finish | PutBack:

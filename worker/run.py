@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from repositories.database import DatabaseManager
 from repositories.errors import DatabaseUnavailableError
+from repositories.hot_status import HotStatus
 from repositories.items import ItemRepository
 from repositories.jobs import ClaimedJob
 from repositories.models import JobItem
@@ -123,6 +124,7 @@ class Runtime:
     worker_id: str
     tasks: Mapping[str, Task]
     retries: Mapping[str, RetryPolicy] = field(default_factory=dict)
+    hot: HotStatus | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -187,7 +189,8 @@ class Run:
                 except Exception as error:  # noqa: BLE001 - raised below, once what finished is on the record
                     errors.append(error)
 
-        async with ItemRecorder(self.runtime.database, self.held) as recorder, asyncio.TaskGroup() as group:
+        recording = ItemRecorder(self.runtime.database, self.held, self.runtime.hot)
+        async with recording as recorder, asyncio.TaskGroup() as group:
             for _ in range(min(self.runtime.settings.item_concurrency, len(items))):
                 group.create_task(work(recorder))
         for error in sorted(errors, key=lambda error: not isinstance(error, STOPS_THE_JOB)):

@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from repositories.hot_status import JobStatusView
 from repositories.models import Job
 from repositories.states import JobStatus
 from worker.client import JobClient
@@ -58,7 +59,7 @@ async def follow(client: JobClient, ids: Sequence[UUID], console: Console, view:
     return [await client.status(job_id) for job_id in ids]
 
 
-def facts(job: Job) -> dict[str, Any]:
+def facts(job: Job | JobStatusView) -> dict[str, Any]:
     """What machines are told of a job: one JSON object, its times in UTC."""
     return {
         "job_id": str(job.id),
@@ -97,7 +98,7 @@ async def _follow_lines(client: JobClient, ids: Sequence[UUID], console: Console
             console.out(line(job, etas.get(job.id)), highlight=False)
 
 
-def line(job: Job, eta: Eta | None) -> str:
+def line(job: JobStatusView, eta: Eta | None) -> str:
     """Tell where a job stands in one line, and when it starts or ends if that is known."""
     done = job.items_done + job.items_skipped
     failed = f", {job.items_failed} failed" if job.items_failed else ""
@@ -118,7 +119,7 @@ def short(job_id: UUID) -> str:
 
 
 async def _follow_live(client: JobClient, ids: Sequence[UUID], console: Console) -> None:
-    shown: dict[UUID, Job] = {}
+    shown: dict[UUID, JobStatusView] = {}
     positions: dict[UUID, int] = {}
     etas: dict[UUID, Eta] = {}
 
@@ -147,7 +148,7 @@ async def _follow_live(client: JobClient, ids: Sequence[UUID], console: Console)
         await asyncio.gather(reader, return_exceptions=True)
 
 
-def _table(jobs: Sequence[Job], positions: dict[UUID, int], etas: dict[UUID, Eta]) -> Table:
+def _table(jobs: Sequence[JobStatusView], positions: dict[UUID, int], etas: dict[UUID, Eta]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("job", "state", "progress", "done", "failed", "try", "worker", "queue", "elapsed", "expected"):
         table.add_column(name, justify="right" if name in {"done", "failed", "try", "queue", "elapsed"} else "left")
@@ -156,7 +157,7 @@ def _table(jobs: Sequence[Job], positions: dict[UUID, int], etas: dict[UUID, Eta
     return table
 
 
-def _row(job: Job, position: int | None, eta: Eta | None) -> list[Any]:
+def _row(job: JobStatusView, position: int | None, eta: Eta | None) -> list[Any]:
     finished = job.items_done + job.items_failed + job.items_skipped
     style = STYLES[job.status]
     bar = ProgressBar(total=max(job.items_total, 1), completed=finished, width=24, complete_style=style)
@@ -175,7 +176,7 @@ def _row(job: Job, position: int | None, eta: Eta | None) -> list[Any]:
     ]
 
 
-def _elapsed_seconds(job: Job) -> float | None:
+def _elapsed_seconds(job: JobStatusView) -> float | None:
     if job.started_at is None:
         return None
     return ((job.completed_at or datetime.now(UTC)) - job.started_at).total_seconds()

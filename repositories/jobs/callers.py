@@ -69,6 +69,7 @@ class CallerDriven(Asking):
             if moved is None:
                 outcome = await self._refuse(Outcome(), {key: (status, None)})
                 raise outcome.refused[key]
+            self._note([key])
             if moved.has_dependents and moved.status.is_final:
                 await self._settle({key: moved.status})
             return moved

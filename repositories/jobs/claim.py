@@ -111,7 +111,10 @@ class Claiming(Admitting):
                 .returning(*_CLAIMED)
                 .execution_options(synchronize_session=False)
             )
-            return [ClaimedJob._make(row) for row in rows]
+            claimed = [ClaimedJob._make(row) for row in rows]
+            if self._tells:
+                self._note(job.id for job in claimed)
+            return claimed
 
     async def extend_leases(self, held: Sequence[Held], lease: timedelta) -> list[Lease]:
         """Keep running jobs ours: one statement for all of a worker's jobs.

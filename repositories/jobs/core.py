@@ -5,7 +5,7 @@ is fenced, the attempt. There is no read-then-write. Rows are locked in id order
 rescue and cancel touch the same rows from many workers, and unordered they deadlock.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +34,7 @@ from sqlalchemy.orm.util import AliasedClass
 
 from repositories.base import BaseRepository
 from repositories.errors import InvalidTransitionError, NotFoundError
+from repositories.hot_status import HotStatus, JobStatusChange
 from repositories.models import Job
 from repositories.schemas import MAX_BATCH, Held, JobCreate, JobUpdate, Outcome
 from repositories.states import FINAL, JobStatus, Verb, sources
@@ -42,22 +43,48 @@ NOW = func.clock_timestamp()  # not now(): that is the start of the caller's tra
 ASKED_AT = func.statement_timestamp()  # the same in conditions: fixed within a statement, so an index can be asked
 
 
+_CHANGED = ("progress", "items_done", "items_failed", "items_skipped", "completed_at", "error_count")
+_MOVED = (
+    Job.id,
+    Job.status,
+    Job.has_dependents,
+    Job.version,
+    Job.progress,
+    Job.items_done,
+    Job.items_failed,
+    Job.items_skipped,
+    Job.completed_at,
+    func.jsonb_array_length(Job.errors),
+)
+
+
 class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
     """The base of the transition classes; holds no transition itself."""
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, hot: HotStatus | None = None, *, tells: bool = True) -> None:
         super().__init__(Job, session)
+        self._hot = hot
+        self._tells = tells
+
+    def _note(self, moved: Iterable[UUID]) -> None:
+        """Have the hot status of these jobs written once the caller's transaction is committed."""
+        if self._hot is not None:
+            self._hot.note(self.session, moved)
 
     async def _apply(self, transition: Update) -> Outcome:
         """Execute a transition and settle the dependents of the jobs that it ended."""
         rows = await self.session.execute(
-            transition.returning(Job.id, Job.status, Job.has_dependents).execution_options(synchronize_session=False)
+            transition.returning(*_MOVED).execution_options(synchronize_session=False)
         )
         outcome, ended = Outcome(), dict[UUID, JobStatus]()
-        for job_id, status, has_dependents in rows:
+        for job_id, status, has_dependents, version, *values in rows:
             outcome.moved[job_id] = status
+            changed = dict(zip(_CHANGED, values, strict=True))
+            outcome.changes.append(JobStatusChange(job_id, version, changed | {"status": status}))
             if has_dependents and status.is_final:
                 ended[job_id] = status
+        if self._tells:
+            self._note(outcome.moved)
         outcome.released = await self._settle(ended)
         return outcome
 
@@ -97,7 +124,9 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
             .returning(Job.id, Job.status)
             .execution_options(synchronize_session=False)
         )
-        return [job_id for job_id, status in rows if status is JobStatus.QUEUED]
+        counted = rows.all()
+        self._note(row.id for row in counted)
+        return [row.id for row in counted if row.status is JobStatus.QUEUED]
 
     async def _wait_again(self, parents: Sequence[UUID]) -> None:
         """Let children that still wait for others wait for these parents too, which had ended and run again.
@@ -105,12 +134,14 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         Without it such a parent would be counted off twice, and a child released while another parent still runs.
         """
         waiting = _children(parents, [JobStatus.PENDING])
-        await self.session.execute(
+        moved = await self.session.scalars(
             update(Job)
             .where(Job.id == waiting.c.id, Job.status == JobStatus.PENDING)
             .values(parents_left=Job.parents_left + waiting.c.parents, version=Job.version + 1, updated_at=NOW)
+            .returning(Job.id)
             .execution_options(synchronize_session=False)
         )
+        self._note(moved)
 
     async def _wait_for_live_parents(self, children: Sequence[UUID]) -> list[UUID]:
         """Let just retried jobs wait for those of their parents that have not ended; return the ones that wait."""
@@ -150,7 +181,9 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
             .returning(Job.id, Job.has_dependents)
             .execution_options(synchronize_session=False)
         )
-        return [job_id for job_id, has_dependents in rows if has_dependents]
+        failed = rows.all()
+        self._note(row.id for row in failed)
+        return [row.id for row in failed if row.has_dependents]
 
     async def _refuse(self, outcome: Outcome, asked: Mapping[UUID, tuple[JobStatus, int | None]]) -> Outcome:
         """Say for each asked job that did not move why it was left alone; asks the database only if there is one.

@@ -16,7 +16,7 @@ from repositories.errors import InUseError, InvalidValueError, ProtectedFieldErr
 from repositories.filters import field_of
 from repositories.jobs.create import Creating
 from repositories.models import Job
-from repositories.schemas import JobCreate, NewJob, ShortText
+from repositories.schemas import JobCreate, JobUpdate, NewJob, ShortText
 from repositories.states import FINAL, JobStatus
 
 _STATUS = "update_job_status for a job its caller drives, else claim, finish, cancel or retry"
@@ -104,6 +104,24 @@ class Guarded(Creating):
             raise InvalidValueError(field, f"{problem['msg']}, not {given}") from None
         return super()._edits(edit, {})
 
+    async def update(
+        self,
+        id: Any,  # noqa: A002 - the public name of the parameter
+        obj_in: JobUpdate | Mapping[str, Any],
+        *,
+        version: int | None = None,
+        **kwargs: Any,
+    ) -> Job:
+        """See :meth:`repositories.base.BaseRepository.update`; what may be edited is :class:`JobEdit`'s."""
+        job = await super().update(id, obj_in, version=version, **kwargs)
+        self._note([job.id])
+        return job
+
+    async def _freshen(self, keys: Sequence[Any]) -> int:
+        """Every edit of many rows comes by here."""
+        self._note(keys)
+        return await super()._freshen(keys)
+
     async def _delete(self, *where: ColumnElement[bool]) -> int:
         """Delete jobs unless one of them is needed: then none. One statement, a second one only to say which."""
         running = Job.status == JobStatus.PROCESSING
@@ -122,8 +140,9 @@ class Guarded(Creating):
                 .returning(Job.id)
                 .execution_options(synchronize_session="fetch")
             )
-            if count := len(gone.all()):
-                return count
+            if deleted := gone.all():
+                self._note(deleted)
+                return len(deleted)
             # The rows are still locked, so what was in the way stands there yet.
             reason = case((running, "it is processing"), else_="other jobs wait for it")
             needed = await self.session.execute(

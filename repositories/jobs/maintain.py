@@ -116,7 +116,9 @@ class Maintaining(Admitting):
                 .returning(*_WAITING, Job.scheduled_at.is_(None))
                 .execution_options(synchronize_session=False)
             )
-            staged = [Waiting(*row[:-1]) for row in rows if row[-1]]
+            taken = rows.all()
+            self._note(row[0] for row in taken)
+            staged = [Waiting(*row[:-1]) for row in taken if row[-1]]
         return staged + await self.release_parked(types, limit=limit)
 
     async def waiting(self, after: UUID | None = None, limit: int = 1_000) -> list[Waiting]:

@@ -108,6 +108,7 @@ class Asking(JobStatements):
             )
             moved = rows.all()
             outcome = Outcome(moved=dict.fromkeys((row.id for row in moved), JobStatus.QUEUED))
+            self._note(outcome.moved)
             outcome.released = list(outcome.moved)
             if parents := [row.id for row in moved if row.has_dependents]:
                 await self._wait_again(parents)

@@ -53,7 +53,9 @@ class Retiring(JobStatements):
                 .returning(Job.id)
                 .execution_options(synchronize_session=False)
             )
-            return len(gone.all())
+            deleted = gone.all()
+            self._note(deleted)
+            return len(deleted)
 
     async def list_expired(self, older_than: Retention, limit: int = 1_000) -> list[Expired]:
         """Return what :meth:`cleanup` would delete now, in that order: its dry run.

@@ -14,7 +14,7 @@ from arq.connections import ArqRedis
 from sqlalchemy import text
 
 from repositories.database import DatabaseManager
-from repositories.models import Job
+from repositories.hot_status import JobStatusView
 from repositories.states import ItemStatus, JobStatus
 from worker.cli.context import environment
 from worker.client import JobClient, open_client
@@ -69,7 +69,7 @@ def documents(count: int) -> list[FileSource]:
     return [FileSource(f"{n:04}.txt", f"Pump {n} needs {n} litres of oil.".encode()) for n in range(count)]
 
 
-async def until(client: JobClient, job_id: UUID, items: int) -> Job:
+async def until(client: JobClient, job_id: UUID, items: int) -> JobStatusView:
     """Wait until so many items are done."""
     async for job in client.events([job_id]):
         if job.items_done >= items:

@@ -6,27 +6,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from repositories.errors import InvalidTransitionError, NotFoundError
+from repositories.errors import InvalidTransitionError
 from repositories.jobs import JobRepository
 from repositories.schemas import Finish, JobFilters, PaginationParams
 from repositories.states import JobStatus, JobType
 from tests.factories import ERROR, expire_lease, held, job_in, queued_jobs, running_jobs
-
-
-async def test_metadata_comes_back_as_it_was_given(jobs: JobRepository) -> None:
-    job = await jobs.create_job(JobType.DOCUMENT_UPLOAD, workspace_id="workspace_123", metadata={"project": "test"})
-
-    again = await jobs.get_by_id_or_raise(str(job.id))
-
-    assert again.dict()["metadata"] == {"project": "test"}
-    assert again.dict()["workspace_id"] == "workspace_123"
-
-
-@pytest.mark.parametrize("job_id", ["invalid_id", "", "0190f0f0-0000-7000-8000-000000000000"])
-async def test_an_id_that_names_no_job_is_not_found(jobs: JobRepository, job_id: str) -> None:
-    assert await jobs.get_by_id(job_id) is None
-    with pytest.raises(NotFoundError):
-        await jobs.get_by_id_or_raise(job_id)
 
 
 async def test_filters_hold_together_and_pages_are_newest_first(jobs: JobRepository) -> None:

@@ -31,7 +31,7 @@ def current_revision() -> None:
 
 
 def _database() -> DatabaseManager:
-    return DatabaseManager(require(connected_settings().database_url, "DATABASE_URL"), pool_size=2)
+    return DatabaseManager(require(connected_settings().migration_url, "DATABASE_DIRECT_URL"), pool_size=2)
 
 
 async def _upgrade() -> tuple[str | None, str | None]:

@@ -97,6 +97,6 @@ def dev(processes: Processes = 2, concurrency: Concurrency = None) -> None:
 
 async def migrate(settings: Settings) -> None:
     """Bring the schema up to date."""
-    url = require(settings.database_url, "DATABASE_URL")
+    url = require(settings.migration_url, "DATABASE_DIRECT_URL")
     async with DatabaseManager(url, pool_size=2) as database:
         await upgrade(database.engine)

@@ -1,35 +1,11 @@
-"""What can go wrong in data access, as a small tree of errors that carry their fields.
+"""The errors themselves: each carries its fields, and its text is made from them.
 
-::
-
-    RepositoryError
-    ├── NotFoundError              there is no such row
-    ├── ConflictError              a constraint says no
-    ├── StaleUpdateError           the row changed since the caller read it
-    ├── InvalidTransitionError     the job is not where the caller thinks it is
-    ├── ProtectedFieldError        this field has a method of its own
-    ├── InUseError                 the row cannot be deleted now
-    ├── InvalidValueError          a value that its column cannot take (also a ValueError)
-    │   ├── InvalidFilterError     an unknown field or operator, or a value of the wrong type
-    │   └── InvalidCursorError     this text is no cursor of this list
-    ├── TransactionAbortedError    a deadlock or a serialization failure: run the transaction again
-    ├── TransactionFailedError     an earlier statement failed: roll back first
-    ├── SchemaOutdatedError        the database was not migrated
-    └── DatabaseUnavailableError   try again later
-
-No message holds SQL, a password or a connection string. :func:`translated` turns what SQLAlchemy and asyncpg raise into
-this tree; everything else passes through, because it is a fault of ours.
+No text holds SQL, a password or a connection string. Which failure of the driver means which of them is
+:mod:`repositories.errors.translation`'s business.
 """
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
-
-import asyncpg
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, PendingRollbackError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from repositories.states import JobStatus
 
@@ -203,6 +179,13 @@ class TransactionFailedError(RepositoryError):
         )
 
 
+class ReadOnlyError(RepositoryError):
+    """Something was to be written in a session that only reads; nothing was."""
+
+    def __str__(self) -> str:
+        return "this session only reads: write in one of get_session or get_transaction"
+
+
 class SchemaOutdatedError(RepositoryError):
     """A table or column is not there: the database was not migrated to the version that this code knows."""
 
@@ -223,117 +206,3 @@ class DatabaseUnavailableError(RepositoryError):
 
     def __str__(self) -> str:
         return f"PostgreSQL does not answer ({self.reason}): is it running, and is DATABASE_URL right?"
-
-
-# What a constraint means, for people. A constraint that is not here is told by its name alone.
-_MEANING = {
-    "uq_jobs_idempotency_key": "another job already has this idempotency key",
-    "pk_jobs": "a job with this id exists already",
-    "uq_workspaces_name": "a workspace with this name exists already",
-}
-
-# SQLSTATE classes of a server that is away, full or shutting down (PostgreSQL manual, appendix A): connection
-# exception, insufficient resources, operator intervention.
-_UNAVAILABLE_CLASSES = ("08", "53", "57")
-_UNDEFINED = frozenset({"42P01", "42703"})  # table, column
-_REPEATABLE = frozenset({"40001", "40P01"})  # serialization failure, deadlock
-_FAILED = "25P02"  # in failed transaction
-_BAD_VALUE_CLASS = "22"  # data exception
-
-# "Key (engine, name)=(local, handbook) already exists.": the shape is the same in every language of the server.
-_KEY_DETAIL = re.compile(r"\((?P<columns>.+?)\)=\((?P<value>.*)\)", re.DOTALL)
-_TELLS_KEY = frozenset({"23503", "23505"})  # foreign key, unique
-_LONGEST_VALUE = 200
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Raise this module's errors in place of the driver's.
-
-    Raises:
-        ConflictError: a constraint was violated.
-        InvalidValueError: a value does not fit its column.
-        TransactionAbortedError: a deadlock, or a serialization failure.
-        TransactionFailedError: an earlier statement of the transaction failed.
-        DatabaseUnavailableError: the server is away or was lost in the middle of a statement.
-        SchemaOutdatedError: a table or column is not there.
-    """
-    try:
-        yield
-    except IntegrityError as error:
-        raise _conflict(error) from error
-    except PendingRollbackError as error:
-        raise TransactionFailedError from error
-    except PoolTimeoutError as error:
-        raise DatabaseUnavailableError("every connection of the pool is in use") from error
-    except DBAPIError as error:
-        state = str(_driver_attribute(error, "sqlstate") or "")
-        if state in _REPEATABLE:
-            raise TransactionAbortedError(state) from error
-        if state == _FAILED:
-            raise TransactionFailedError from error
-        if _is_bad_value(error):
-            raise InvalidValueError("", _driver_message(error)) from error
-        if is_unavailable(error):
-            raise DatabaseUnavailableError(type(error.orig).__name__) from error
-        if state in _UNDEFINED:
-            raise SchemaOutdatedError from error
-        raise
-
-
-@contextmanager
-def connecting() -> Iterator[None]:
-    """Raise DatabaseUnavailableError for the socket's own errors, which asyncpg lets through while it connects.
-
-    Only around connecting: later an ``OSError`` is the caller's (a file that is not there).
-    """
-    try:
-        yield
-    except OSError as error:
-        raise DatabaseUnavailableError(type(error).__name__) from error
-
-
-def is_unavailable(error: DBAPIError) -> bool:
-    """Say whether ``error`` means that the server is away, so that the same statement may work later."""
-    if error.connection_invalidated:
-        return True
-    if isinstance(error, InterfaceError | OperationalError) and not _is_bad_value(error):
-        return True
-    state = str(_driver_attribute(error, "sqlstate") or "")
-    return state[:2] in _UNAVAILABLE_CLASSES
-
-
-def _conflict(error: IntegrityError) -> ConflictError:
-    constraint = str(_driver_attribute(error, "constraint_name") or "")
-    columns, value = str(_driver_attribute(error, "column_name") or ""), ""
-    # Only a key is quoted: the detail of a CHECK or NOT NULL violation is the whole row, which is nobody's business.
-    if _driver_attribute(error, "sqlstate") in _TELLS_KEY:
-        key = _KEY_DETAIL.search(str(_driver_attribute(error, "detail") or ""))
-        columns, value = (key["columns"], key["value"][:_LONGEST_VALUE]) if key else (columns, value)
-    return ConflictError(
-        constraint, _MEANING.get(constraint, "the write breaks a rule of the database"), columns, value
-    )
-
-
-def _is_bad_value(error: DBAPIError) -> bool:
-    """Asyncpg refuses what it cannot encode before it sends it; the server refuses the rest as a data exception."""
-    cause = getattr(error.orig, "__cause__", None)
-    # The client's own DataError is no public name of asyncpg; it is the one InterfaceError that is a ValueError.
-    refused_by_client = isinstance(cause, asyncpg.InterfaceError) and isinstance(cause, ValueError)
-    return refused_by_client or str(_driver_attribute(error, "sqlstate") or "").startswith(_BAD_VALUE_CLASS)
-
-
-def _driver_message(error: DBAPIError) -> str:
-    """The driver's sentence without the statement that SQLAlchemy adds to it."""
-    cause = getattr(error.orig, "__cause__", None) or error.orig
-    first = cause.args[0] if cause is not None and cause.args else type(cause).__name__
-    return f"the database cannot take this value: {str(first)[:_LONGEST_VALUE]}"
-
-
-def _driver_attribute(error: DBAPIError, name: str) -> Any:
-    """Asyncpg's own exception is the cause of the one that SQLAlchemy wraps."""
-    for candidate in (error.orig, getattr(error.orig, "__cause__", None)):
-        value = getattr(candidate, name, None)
-        if value is not None:
-            return value
-    return None

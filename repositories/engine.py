@@ -1,0 +1,96 @@
+"""How an engine is made: its pool, its bounds, and what changes where PgBouncer stands between us and the server.
+
+A URL says how its server is reached, so that no caller can forget it: ``?pgbouncer=true`` means PgBouncer in
+transaction mode (``DATABASE_PGBOUNCER`` sets it). There one statement's connection may not be the next one's:
+
+- Statements are prepared without a name. A name would stay behind on a server connection that others use next.
+  Inside a transaction the connection is one's own, and every statement of ours is inside one.
+- PgBouncer refuses ``statement_timeout`` and ``jit`` when a connection begins, and would let them leak later: each
+  transaction sets them for itself, which costs it one more statement.
+- The pool stays. Without names nothing is left on a connection, and a kept one saves the log-in of each transaction.
+"""
+
+from typing import Any
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+CONNECT_TIMEOUT_SECONDS = 5
+STATEMENT_TIMEOUT_SECONDS = 60
+
+_MARK = "pgbouncer"
+_BOUNDS = {
+    "statement_timeout": f"{STATEMENT_TIMEOUT_SECONDS}s",
+    "jit": "off",  # it costs more than it saves on statements of milliseconds
+}
+_SET_BOUNDS = "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _BOUNDS.items())
+
+
+def through_pgbouncer(url: URL) -> URL:
+    """Mark a URL as leading to PgBouncer."""
+    return url.update_query_dict({_MARK: "true"})
+
+
+def leads_to_pgbouncer(url: URL) -> bool:
+    """Whether a URL is marked so.
+
+    Raises:
+        ValueError: the mark is neither ``true`` nor ``false``.
+    """
+    mark = url.query.get(_MARK, "false")
+    if mark not in {"true", "false"}:
+        raise ValueError(f"{_MARK} in a database's URL must be true or false")
+    return mark == "true"
+
+
+def make_engine(
+    url: str,
+    *,
+    pool_size: int,
+    max_overflow: int,
+    name: str,
+    connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
+) -> AsyncEngine:
+    """Make an engine; it connects when it is first used.
+
+    Args:
+        url: ``postgresql+asyncpg://...``, with ``pgbouncer=true`` in its query if it leads to PgBouncer.
+        pool_size: connections kept open (1 or more).
+        max_overflow: connections opened beyond that under load (0 or more).
+        name: shown in ``pg_stat_activity``.
+        connect_timeout_seconds: how long a server may take to answer a new connection.
+
+    Raises:
+        ValueError: ``pgbouncer`` is neither ``true`` nor ``false``.
+    """
+    given = make_url(url)
+    pooled = leads_to_pgbouncer(given)
+    session: dict[str, str] = {"application_name": name, "timezone": "UTC"}
+    connect: dict[str, Any] = {"timeout": connect_timeout_seconds, "server_settings": session}
+    if pooled:
+        # Two caches, SQLAlchemy's and the driver's: without both, statements are prepared without a name.
+        connect |= {"prepared_statement_cache_size": 0, "statement_cache_size": 0}
+    else:
+        session |= _BOUNDS
+    engine = create_async_engine(
+        given.difference_update_query([_MARK]),
+        pool_size=pool_size,
+        max_overflow=max_overflow,
+        pool_pre_ping=True,
+        pool_timeout=30,
+        hide_parameters=True,  # what people wrote into jobs does not belong into an error's text
+        connect_args=connect,
+        execution_options={_MARK: pooled},
+    )
+    if pooled:
+        event.listen(engine.sync_engine, "begin", _set_bounds)
+    return engine
+
+
+def is_pooled(engine: AsyncEngine) -> bool:
+    """Whether an engine of :func:`make_engine` goes through PgBouncer, so that nothing of a session's lasts."""
+    return bool(engine.get_execution_options().get(_MARK, False))
+
+
+def _set_bounds(connection: Connection) -> None:
+    connection.exec_driver_sql(_SET_BOUNDS)

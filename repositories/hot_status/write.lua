@@ -1,0 +1,67 @@
+-- Write hot statuses, each only over an older one, and delete the callers' own keys of these jobs.
+--
+-- KEYS[1]     the bookkeeping hash
+-- KEYS[2..]   for each job its status hash, and the caller's own key (or the hash again: then that key stays)
+-- ARGV[1]     an epoch to begin if there is none
+-- ARGV[2,3]   the epoch and seq that the writer knew before it read what it writes
+-- ARGV[4]     milliseconds that a fence lives
+-- ARGV[5..]   for each job a JSON list of texts: "set", "advance" or "fence"; milliseconds to live; its order (version,
+--             items finished, progress, items in all, errors; "" where the writer does not know); field, value, ...
+-- Returns     {epoch, seq, how many statuses were written}
+--
+-- A fence is a hash without a status: readers ask PostgreSQL, and what is older is not written over it. It stands where
+-- the writer knows how new the job is but not all of it, or was not in step with the epoch: without it, a reader who asked
+-- PostgreSQL before a transition could put what it read here after it.
+--#include epoch
+local trusted = ARGV[2] == epoch and tonumber(ARGV[3]) == seq
+local written = 0
+local names = {'version', 'finished', 'progress', 'items_total', 'error_count'}
+
+for place = 2, #KEYS, 2 do
+    local key, job, order = KEYS[place], cjson.decode(ARGV[4 + place / 2]), {}
+    local mode, lifetime = job[1], job[2]
+    local found = redis.pcall('HMGET', key, 'epoch', 'status', unpack(names))
+    if found.err then
+        redis.call('DEL', key)
+        found = {}
+    end
+    local stands = found[1] == epoch -- what an earlier epoch left is neither believed nor a bound
+    local newer, older = false, false
+    for index = 1, #names do
+        local told = job[2 + index]
+        local theirs = stands and tonumber(found[index + 2] or '') or -1
+        local ours = tonumber(told) or theirs
+        if told ~= '' then
+            order[#order + 1] = names[index]
+            order[#order + 1] = told
+        end
+        if not newer and not older then
+            newer, older = ours > theirs, ours < theirs
+        end
+    end
+    if mode == 'set' and trusted and not older then
+        redis.call('DEL', key)
+        redis.call('HSET', key, 'epoch', epoch, 'seq', seq, unpack(order))
+        redis.call('HSET', key, unpack(job, 8))
+        redis.call('PEXPIRE', key, lifetime)
+        written = written + 1
+    elseif mode == 'advance' and trusted and stands and found[2] and job[3] - found[3] <= 1 then
+        -- Of the version before, or of the same: what further versions changed in between would be missing.
+        if not older then
+            redis.call('HSET', key, unpack(order))
+            if #job > 7 then
+                redis.call('HSET', key, unpack(job, 8))
+            end
+            redis.call('PEXPIRE', key, lifetime)
+            written = written + 1
+        end
+    elseif newer then
+        redis.call('DEL', key)
+        redis.call('HSET', key, 'epoch', epoch, unpack(order))
+        redis.call('PEXPIRE', key, ARGV[4])
+    end
+    if KEYS[place + 1] ~= key then
+        redis.call('UNLINK', KEYS[place + 1])
+    end
+end
+return {epoch, tostring(seq), written}
