@@ -50,8 +50,8 @@ docs: .venv/.synced ## Write docs/cli.md anew from the commands' own help
 .bench: .venv/.synced
 	@$(BIN)/python -m uv sync --quiet --locked --inexact --compile-bytecode --group bench
 
-bench: .bench ## Measure against the peers, about an hour; writes benchmarks/results/
+bench: .bench ## Measure against the peers, three rounds; writes benchmarks/results/
 	@$(BIN)/python -m benchmarks
 
-bench-quick: .bench ## The same in a few minutes, once and roughly; prints its table
+bench-quick: .bench ## The same once and roughly; prints its table
 	@$(BIN)/python -m benchmarks --quick --output benchmarks/.quick
