@@ -1,7 +1,7 @@
 """The tables, as SQLAlchemy maps them. What must always be true of a row is a CHECK constraint here.
 
-``jobs`` is the truth about a job; ``job_items`` is one row a document or question of it; ``queues`` says which queues are
-paused or limited; ``statistics`` is what ended, hour by hour. Workspaces and the local engine's store are in
+``jobs`` is the truth about a job; ``job_items`` is one row a document or question of it; ``queues`` says which queues
+are paused or limited; ``statistics`` is what ended, hour by hour. Workspaces and the local engine's store are in
 :mod:`repositories.workspace_models`; importing this module maps every table.
 
 Rows are changed by set-based statements of the repositories, never through these objects.

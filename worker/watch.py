@@ -98,7 +98,7 @@ async def _follow_lines(client: JobClient, ids: Sequence[UUID], console: Console
             console.out(line(job, etas.get(job.id)), highlight=False)
 
 
-def line(job: JobStatusView, eta: Eta | None) -> str:
+def line(job: Job | JobStatusView, eta: Eta | None) -> str:
     """Tell where a job stands in one line, and when it starts or ends if that is known."""
     done = job.items_done + job.items_skipped
     failed = f", {job.items_failed} failed" if job.items_failed else ""
@@ -148,7 +148,7 @@ async def _follow_live(client: JobClient, ids: Sequence[UUID], console: Console)
         await asyncio.gather(reader, return_exceptions=True)
 
 
-def _table(jobs: Sequence[JobStatusView], positions: dict[UUID, int], etas: dict[UUID, Eta]) -> Table:
+def _table(jobs: Sequence[Job | JobStatusView], positions: dict[UUID, int], etas: dict[UUID, Eta]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("job", "state", "progress", "done", "failed", "try", "worker", "queue", "elapsed", "expected"):
         table.add_column(name, justify="right" if name in {"done", "failed", "try", "queue", "elapsed"} else "left")
@@ -157,7 +157,7 @@ def _table(jobs: Sequence[JobStatusView], positions: dict[UUID, int], etas: dict
     return table
 
 
-def _row(job: JobStatusView, position: int | None, eta: Eta | None) -> list[Any]:
+def _row(job: Job | JobStatusView, position: int | None, eta: Eta | None) -> list[Any]:
     finished = job.items_done + job.items_failed + job.items_skipped
     style = STYLES[job.status]
     bar = ProgressBar(total=max(job.items_total, 1), completed=finished, width=24, complete_style=style)
@@ -176,7 +176,7 @@ def _row(job: JobStatusView, position: int | None, eta: Eta | None) -> list[Any]
     ]
 
 
-def _elapsed_seconds(job: JobStatusView) -> float | None:
+def _elapsed_seconds(job: Job | JobStatusView) -> float | None:
     if job.started_at is None:
         return None
     return ((job.completed_at or datetime.now(UTC)) - job.started_at).total_seconds()

@@ -35,11 +35,11 @@ class JobRepository(
 
     Every method by its purpose, in the order of a job's life:
 
-    - write: ``create_job``, ``create_many``; inherited names for the same: ``create``, ``bulk_create``
-    - run, as a worker: ``claim``, ``extend_leases``, ``finish``, ``put_back``
+    - write: ``create_job``, ``create_many``, and ``add_many``, which reads nothing back; inherited names for the same: ``create``, ``bulk_create``
+    - run, as a worker: ``claim``, ``admit``, ``extend_leases``, ``cancel_requested_among``, ``finish``, ``put_back``
     - drive, as the caller: ``update_job_status``
     - ask, as a person: ``cancel_job``, ``cancel``, ``retry``
-    - keep moving: ``rescue``, ``take_due``, ``waiting``, ``waiting_among``, ``live_among``
+    - keep moving: ``rescue``, ``take_due``, ``park``, ``release_parked``, ``waiting``, ``waiting_among``, ``live_among``
     - edit what no transition writes (metadata, priority and the like; another field raises ``ProtectedFieldError``):
       ``update``, ``update_many``, ``bulk_update``
     - delete what ended: ``cleanup_old_jobs``, ``cleanup``, its dry run ``list_expired``; by key or filter: ``delete``,
@@ -49,6 +49,6 @@ class JobRepository(
     - read many: ``list_jobs_with_filters``, ``list_jobs_after``, ``get_jobs_by_workspace``, ``get_active_jobs``,
       ``get_many``, ``snapshot``; by filters on any column: ``list``, ``list_after``, ``list_with_pagination``,
       ``stream``, ``count``
-    - stand in the queue: ``get_job_queue_position``, ``queue_positions``, ``estimate_waits``
+    - stand in the queue: ``get_job_queue_position``, ``queue_positions``, ``estimate_waits``; once it runs ``estimate_rests``
     - add up: ``get_job_statistics``, ``live_jobs``, ``ended_jobs``, ``workspace_summaries``; each hour ``roll_up``
     """

@@ -73,9 +73,7 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
 
     async def _apply(self, transition: Update) -> Outcome:
         """Execute a transition and settle the dependents of the jobs that it ended."""
-        rows = await self.session.execute(
-            transition.returning(*_MOVED).execution_options(synchronize_session=False)
-        )
+        rows = await self.session.execute(transition.returning(*_MOVED).execution_options(synchronize_session=False))
         outcome, ended = Outcome(), dict[UUID, JobStatus]()
         for job_id, status, has_dependents, version, *values in rows:
             outcome.moved[job_id] = status

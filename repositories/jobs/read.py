@@ -10,11 +10,12 @@ from repositories.errors import translated
 from repositories.filters import Field, field_of
 from repositories.jobs.core import JobStatements, in_state, named
 from repositories.models import Job
-from repositories.pagination import CursorPage, Relationships, Sorted
+from repositories.pagination import NO_RELATIONSHIPS, CursorPage, Relationships, Sorted
 from repositories.schemas import JobFilters, JobSort, PaginationParams
 from repositories.states import JobStatus
 
 LIVE = (JobStatus.PENDING, JobStatus.QUEUED, JobStatus.PROCESSING)
+_MAX_ACTIVE = 10_000  # jobs that one call of get_active_jobs holds in memory
 
 
 class _FinishedAt(Field):
@@ -32,7 +33,7 @@ class Reading(JobStatements):
         self,
         filters: JobFilters,
         pagination: PaginationParams,
-        load_relationships: Relationships = False,  # noqa: FBT002 - the public shape of the parameter
+        load_relationships: Relationships = NO_RELATIONSHIPS,
         sort: JobSort = JobSort.NEWEST,
     ) -> tuple[list[Job], int]:
         """Return a page of jobs, newest first unless ``sort`` says otherwise, and how many match in all.
@@ -53,7 +54,8 @@ class Reading(JobStatements):
         filters: JobFilters,
         cursor: str | None = None,
         size: int = 20,
-        load_relationships: Relationships = False,  # noqa: FBT002 - the public shape of the parameter
+        *,
+        load_relationships: Relationships = NO_RELATIONSHIPS,
         sort: JobSort = JobSort.NEWEST,
     ) -> CursorPage[Job]:
         """Return the jobs that match and stand after ``cursor``, in one statement.
@@ -86,11 +88,22 @@ class Reading(JobStatements):
         with translated():
             return list(await self.session.scalars(_sorted(statement, JobSort.NEWEST).limit(limit)))
 
-    async def get_active_jobs(self, job_type: str | None = None) -> list[Job]:
-        """Return the jobs that are not final (pending, queued, processing), oldest first."""
+    async def get_active_jobs(self, job_type: str | None = None, limit: int = 1_000) -> list[Job]:
+        """Return the jobs that are not final (pending, queued, processing), oldest first.
+
+        Args:
+            job_type: only these.
+            limit: at most so many, 1 to 10,000; :meth:`list_jobs_after` walks through all of them, :meth:`live_jobs`
+                counts them.
+
+        Raises:
+            ValueError: ``limit`` is out of range.
+        """
+        if not 1 <= limit <= _MAX_ACTIVE:
+            raise ValueError(f"limit must be 1 to {_MAX_ACTIVE}, not {limit}: list_jobs_after reads more, page by page")
         statement = _matching(select(Job), JobFilters(status=list(LIVE), type=job_type), JobSort.OLDEST)
         with translated():
-            return list(await self.session.scalars(_sorted(statement, JobSort.OLDEST)))
+            return list(await self.session.scalars(_sorted(statement, JobSort.OLDEST).limit(limit)))
 
     async def snapshot(self, ids: Sequence[UUID]) -> list[Job]:
         """Return these jobs without payload and result: what watching many of them needs."""

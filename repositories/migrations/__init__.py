@@ -15,7 +15,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from repositories.errors import SchemaOutdatedError, connecting, translated
+from repositories.engine import is_pooled
+from repositories.errors import InvalidValueError, SchemaOutdatedError, connecting, translated
 
 # Any number; everybody who migrates this schema takes the same advisory lock, so two of them do not race.
 _LOCK = 7_202_611_240_001
@@ -41,9 +42,10 @@ async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
     """Bring the schema up to ``revision``; a second caller waits for the first and finds it done.
 
     Each step is one transaction, except where it builds indexes concurrently; one that was interrupted is run again
-    from its beginning. Needs two connections at a time.
+    from its beginning. Needs two connections at a time, and none of them through PgBouncer.
 
     Raises:
+        InvalidValueError: the engine goes through PgBouncer.
         DatabaseUnavailableError: PostgreSQL does not answer.
     """
     await _migrate(engine, command.upgrade, revision)
@@ -74,6 +76,8 @@ async def _migrate(engine: AsyncEngine, run: Callable[[Config, str], None], revi
         settings.attributes["connection"] = connection
         run(settings, revision)
 
+    if is_pooled(engine):  # a step sets its session's time limit and leaves its transaction: PgBouncer keeps neither
+        raise InvalidValueError("DATABASE_DIRECT_URL", "migrations cannot go through PgBouncer: name the server here")
     async with _alone(engine), _connection(engine) as connection:
         await connection.run_sync(run_steps)
 

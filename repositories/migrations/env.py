@@ -52,10 +52,12 @@ def _run_steps(connection: Connection) -> None:
 
 
 async def connect_and_run() -> None:
-    """For the ``alembic`` command: connect to ``DATABASE_URL``."""
-    url = DatabaseSettings().database_url
+    """For the ``alembic`` command: connect to ``DATABASE_DIRECT_URL``, or else to ``DATABASE_URL``."""
+    url = DatabaseSettings().migration_url
     if url is None:
-        raise SystemExit("DATABASE_URL is not set: export it, or use `worker db upgrade`")
+        raise SystemExit(
+            "DATABASE_URL (behind PgBouncer: DATABASE_DIRECT_URL) is not set: export it, or use `worker db`"
+        )
     engine = create_async_engine(url.get_secret_value())
     async with engine.connect() as connection:
         await connection.run_sync(run)

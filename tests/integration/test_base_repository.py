@@ -429,7 +429,7 @@ async def test_nothing_to_do_asks_nothing_of_the_database(books: Books, statemen
 async def test_two_writers_of_the_same_rows_in_opposite_orders_never_deadlock(
     database: DatabaseManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("repositories.base._CHUNK", 50)  # the order among statements counts, too
+    monkeypatch.setattr("repositories.bulk._CHUNK", 50)  # the order among statements counts, too
     async with database.get_transaction() as session:
         ids = [job.id for job in await queued_jobs(JobRepository(session), 300)]
 
@@ -636,10 +636,10 @@ async def test_a_cursor_serves_its_own_list_and_order_only(books: Books, authors
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(broken=st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.hex()))
 def test_no_text_whatever_breaks_the_reading_of_a_cursor(broken: str) -> None:
-    from repositories.pagination import _read_cursor  # noqa: PLC0415 - only this test reads one without a database
+    from repositories.cursors import read_cursor  # noqa: PLC0415 - only this test reads one without a database
 
     with pytest.raises(InvalidCursorError):
-        _read_cursor(Book, Books(Book, None)._order(None), broken)  # type: ignore[arg-type]  # no session is needed
+        read_cursor(Book, Books(Book, None)._order(None), broken)  # type: ignore[arg-type]  # no session is needed
 
 
 @pytest.mark.parametrize("size", [0, -1, 1_001])

@@ -280,10 +280,12 @@ async def test_a_retry_after_is_honoured_and_counts_as_a_failure(client: JobClie
 
 async def _put_back(client: JobClient, shop: Runtime, job_id: UUID) -> Job:
     async with working(shop):
-        async for job in client.events([job_id]):
-            if job.scheduled_at is not None:
-                return job
-    raise AssertionError("the job ended")
+        await until(lambda: _is_scheduled(client, job_id))
+    return await client.status(job_id)
+
+
+async def _is_scheduled(client: JobClient, job_id: UUID) -> bool:
+    return (await client.status(job_id)).scheduled_at is not None
 
 
 def _due_in(job: Job) -> timedelta:

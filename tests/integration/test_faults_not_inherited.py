@@ -26,9 +26,10 @@ from repositories.workspaces import WorkspaceRepository
 from tests.engines import NotingEngine
 from tests.factories import hold, running_jobs
 from worker.client import JobClient
-from worker.execution import Runtime, execute
+from worker.execution import execute
 from worker.files import find_files
 from worker.questions.question_set import Question, QuestionSet
+from worker.run import Runtime
 
 
 async def _committed(database: DatabaseManager, job: Job) -> Job:

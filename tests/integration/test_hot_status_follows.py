@@ -17,17 +17,18 @@ from repositories.database import DatabaseManager, close_db, get_db_session, get
 from repositories.dependencies import get_job_repository
 from repositories.hot_status import HotStatus, JobStatusView
 from repositories.items import ItemRepository
-from repositories.jobs import JobRepository
+from repositories.jobs import ClaimedJob, JobRepository
 from repositories.models import Job
 from repositories.schemas import Finish, ItemOutcome, NewItem
 from repositories.settings import CacheSettings
 from repositories.states import ItemStatus, JobStatus
 from tests.factories import ERROR, LEASE, expire_lease, held, hold, new_job, queued_jobs, running_jobs
 from worker.client import JobClient
-from worker.execution import Runtime, execute
+from worker.execution import execute
 from worker.loops import Upkeep
 from worker.queue import JobQueue
 from worker.recorder import ItemRecorder
+from worker.run import Runtime
 from worker.settings import Settings
 from worker.storage import Storage
 
@@ -105,7 +106,9 @@ async def test_after_every_kind_of_transition_is_committed_its_status_is_written
     for move, (runs, act) in MOVES.items():
         async with database.get_transaction() as session:
             await session.execute(text("DELETE FROM jobs"))
-            (job,) = await (running_jobs if runs else queued_jobs)(JobRepository(session), 1)
+            jobs = JobRepository(session)
+            (made,) = await (running_jobs if runs else queued_jobs)(jobs, 1)
+            job = await jobs.get_by_id_or_raise(made.id)
         before = await on_record(database, job.id)
         await hot.write(list(before.values()))
         await cache.set(f"job:{job.id}", "the caller's")
@@ -309,7 +312,7 @@ async def test_rescued_and_staged_jobs_are_written_through(
         await expire_lease(session, job.id)
     await hot.write(list((await on_record(database, job.id)).values()))
 
-    await Upkeep(database, queue, hot).rescue()
+    await Upkeep(database, queue, timedelta(0), hot=hot).rescue()
     await hot.settled()
 
     assert (await hot.get_many([job.id], nothing_missing))[job.id].status is JobStatus.QUEUED
@@ -345,7 +348,7 @@ async def test_progress_is_told_at_most_four_times_a_second_and_the_last_of_it_t
     assert (await hot.read([job.id]))[job.id].items_done == 60
 
 
-async def expand(session: AsyncSession, job: Job, count: int) -> None:
+async def expand(session: AsyncSession, job: Job | ClaimedJob, count: int) -> None:
     items = [NewItem(position=position, key=str(position), spec={}) for position in range(count)]
     assert await ItemRepository(session).expand(hold(job), items)
 

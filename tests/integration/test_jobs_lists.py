@@ -148,6 +148,21 @@ async def test_a_page_is_one_statement_and_its_items_one_more(jobs: JobRepositor
     assert len(statements) == 2
 
 
+async def test_active_jobs_are_the_oldest_up_to_a_limit(session: AsyncSession, jobs: JobRepository) -> None:
+    first, second, other = await queued_jobs(jobs, 3)
+    await running_jobs(jobs, type="question_processing")
+    await job_in(jobs, JobStatus.FAILED)
+    for job, hours in ((second, 3), (first, 2), (other, 1)):
+        await _date(session, job, created_at=job.created_at - timedelta(hours=hours))
+
+    assert [job.id for job in await jobs.get_active_jobs(limit=2)] == [second.id, first.id]
+    assert len(await jobs.get_active_jobs()) == 4
+    assert len(await jobs.get_active_jobs("question_processing")) == 1
+    for limit in (0, 10_001):
+        with pytest.raises(ValueError, match="limit must be 1 to 10000"):
+            await jobs.get_active_jobs(limit=limit)
+
+
 async def test_the_history_tells_attempts_errors_and_the_end(
     session: AsyncSession, jobs: JobRepository, statements: list[str]
 ) -> None:

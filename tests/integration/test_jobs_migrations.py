@@ -36,6 +36,17 @@ UNION ALL SELECT concat_ws(' ', table_name, column_name, data_type, is_nullable,
 FROM information_schema.columns WHERE table_schema = 'public'
 ORDER BY 1
 """
+# What ended two hours ago and before, by the roll-up of 0002; its jobs are gone.
+ROLLED_UP = """
+INSERT INTO statistics (hour, type, status, workspace_id, bucket, jobs, seconds)
+SELECT date_trunc('hour', now(), 'UTC') - hours * interval '1 hour', type, status, workspace_id, bucket, jobs, jobs * 8
+FROM (VALUES (2, 'asked', 'completed', 'a', 3, 7), (2, 'asked', 'completed', 'a', 30, 4),
+             (2, 'asked', 'completed', '', 3, 4), (9, 'asked', 'failed', 'a', -1000, 1),
+             (9, 'uploaded', 'failed', 'b', 5, 2)) AS found (hours, type, status, workspace_id, bucket, jobs)
+"""
+BUCKETS = """
+SELECT concat_ws(' ', hour, type, status, workspace_id, bucket, jobs, round(seconds)) FROM statistics ORDER BY 1
+"""
 UNMAPPED = ("embedding", "alembic_version")
 
 
@@ -76,6 +87,29 @@ async def test_a_filled_database_goes_up_and_down_and_keeps_its_jobs(empty: Asyn
     await downgrade(empty, "base")
 
     assert await _lines(empty, SCHEMA) == []
+
+
+async def test_statistics_that_outlived_their_jobs_are_kept_up_and_down(empty: AsyncEngine) -> None:
+    await upgrade(empty, "0003")
+    async with empty.begin() as connection:
+        await connection.execute(text(FILL))
+        await connection.execute(text("UPDATE jobs SET created_at = now() - interval '5 hours'"))
+        await connection.execute(
+            text("UPDATE jobs SET completed_at = now() - interval '3 hours' WHERE status = 'failed'")
+        )
+        await connection.execute(text(ROLLED_UP))
+    before = await _lines(empty, BUCKETS)
+
+    await upgrade(empty)
+    assert await _value(empty, "SELECT sum(jobs) FROM statistics WHERE scope = 'all'") == 18
+    assert await _value(empty, "SELECT sum(jobs) FROM statistics WHERE scope = 'workspace:a'") == 12
+    histogram = "SELECT buckets || counts FROM statistics WHERE scope = 'all' AND status = 'completed'"
+    assert await _value(empty, histogram) == [3, 30, 11, 4]
+    # Of the jobs that ended before the newest hour on the record, those that are still there.
+    assert await _value(empty, "SELECT sum(failed + completed) FROM statistics_created") == 200
+    await downgrade(empty, "0003")
+
+    assert await _lines(empty, BUCKETS) == before
 
 
 async def test_the_steps_make_what_the_models_say(database: DatabaseManager, empty: AsyncEngine) -> None:

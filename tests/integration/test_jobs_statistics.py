@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from repositories.database import DatabaseManager
 from repositories.jobs import JobRepository
 from repositories.jobs.figures import Durations, EndedJobs
-from repositories.jobs.statistics import GROWTH
+from repositories.jobs.rollup import GROWTH
 from repositories.states import JobStatus
 from tests.factories import job_in, queued_jobs, running_jobs
 
@@ -201,6 +201,7 @@ async def test_workers_that_roll_up_at_once_count_nothing_twice(database: Databa
 
     async with database.get_session() as session:
         (ended,) = await JobRepository(session).ended_jobs(timedelta(days=2))
+        assert (await JobRepository(session).get_job_statistics())["total_jobs"] == 15
     assert sum(sum(of.values()) for of in ended.counts.values()) == 15
 
 
@@ -228,6 +229,77 @@ async def test_what_is_under_way_is_counted_and_the_oldest_wait_told(
     assert alone.counts == {"question_processing": {JobStatus.QUEUED: 1}}
     assert alone.oldest_waiting_seconds is not None
     assert alone.oldest_waiting_seconds < 60
+
+
+async def _backdate(session: AsyncSession, hours: int) -> None:
+    """Let every job have been created so many hours before it ended."""
+    await session.execute(
+        text("UPDATE jobs SET created_at = completed_at - :hours * interval '1 hour'"), {"hours": hours}
+    )
+
+
+@pytest.mark.parametrize("workspace_id", [None, "a", "b", "nobody"])
+async def test_the_roll_up_changes_no_count_of_created_jobs(
+    session: AsyncSession, jobs: JobRepository, workspace_id: str | None
+) -> None:
+    await _fill(session)
+    await _backdate(session, 3)
+    await running_jobs(jobs, 2, workspace_id="a")
+    (waiting,) = await queued_jobs(jobs, workspace_id="b")
+    await jobs.cancel([waiting.id])
+    before = await jobs.get_job_statistics(workspace_id)
+
+    assert await jobs.roll_up() > 0
+
+    after = await jobs.get_job_statistics(workspace_id)
+    assert after == before | {"average_processing_time_seconds": after["average_processing_time_seconds"]}
+    assert after["average_processing_time_seconds"] == pytest.approx(before["average_processing_time_seconds"])
+    total = {None: 15 + 3, "a": 3 + 4 + 5 + 2, "b": 2 + 1, "nobody": 0}[workspace_id]
+    assert (before["total_jobs"], sum(before["type_counts"].values())) == (total, total)
+
+
+async def test_created_jobs_are_counted_by_when_they_were_created(session: AsyncSession, jobs: JobRepository) -> None:
+    await _fill(session)
+    await _backdate(session, 24 * 10 - 3)  # those that ended two and three hours ago: within ten days; the others not
+    expected = {"completed": 3, "failed": 4}
+
+    for _ in range(2):
+        counts = (await jobs.get_job_statistics(days=10))["status_counts"]
+        assert {status: count for status, count in counts.items() if count} == expected
+        await jobs.roll_up()
+    assert (await jobs.get_job_statistics(days=20))["total_jobs"] == 15
+
+
+async def test_counts_of_created_jobs_grow_as_jobs_end_and_outlive_them(
+    session: AsyncSession, jobs: JobRepository
+) -> None:
+    await _ended(session, 4, [1.0] * 3)
+    await _ended(session, 2, [1.0] * 2)
+    await session.execute(text("UPDATE jobs SET created_at = clock_timestamp() - interval '9 hours'"))
+    now = datetime.now(UTC)
+
+    for hours, rolled_up in ((3, 3), (0, 5)):
+        await jobs.roll_up(now - timedelta(hours=hours))
+        created = text("SELECT sum(completed) FROM statistics_created WHERE scope = 'all'")
+        assert await session.scalar(created) == rolled_up
+        assert (await jobs.get_job_statistics("a"))["total_jobs"] == 5
+    await jobs.cleanup_old_jobs(0)
+
+    assert (await jobs.get_job_statistics())["status_counts"]["completed"] == 5
+
+
+async def test_a_roll_up_after_a_long_pause_goes_on_week_by_week(session: AsyncSession, jobs: JobRepository) -> None:
+    for days in (30, 20, 10):
+        await _ended(session, 24 * days, [1.0])
+    await session.execute(text("UPDATE jobs SET workspace_id = NULL"))
+
+    assert [await jobs.roll_up() for _ in range(4)] == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("days", [0, 3_661])
+async def test_the_days_of_statistics_have_bounds(jobs: JobRepository, days: int) -> None:
+    with pytest.raises(ValueError, match="days must be 1 to 3660"):
+        await jobs.get_job_statistics(days=days)
 
 
 async def test_statistics_of_created_jobs_are_one_statement(jobs: JobRepository, statements: list[str]) -> None:

@@ -7,7 +7,7 @@ may be run again, because an interrupted step starts from its beginning.
 from alembic import op
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
