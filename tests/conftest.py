@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import structlog
 from arq.connections import ArqRedis
 from sqlalchemy import Engine, event, make_url
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -35,6 +36,13 @@ def no_settings_from_outside() -> Iterator[None]:
                 patch.delenv(name.upper(), raising=False)
         patch.setitem(Settings.model_config, "env_file", None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def log_lines_as_at_first() -> Iterator[None]:
+    """What a test configures of the log ends with it: another one looks at the lines."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

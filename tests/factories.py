@@ -54,5 +54,8 @@ async def job_in(jobs: JobRepository, status: JobStatus) -> Job:
 
 async def expire_lease(session: AsyncSession, *job_ids: UUID) -> None:
     """Let time pass for these jobs: their leases ran out a second ago."""
-    statement = text("UPDATE jobs SET lease_expires_at = clock_timestamp() - interval '1 second' WHERE id = ANY(:ids)")
+    statement = text(
+        "UPDATE jobs SET lease_expires_at = clock_timestamp() - interval '1 second' "
+        "WHERE id = ANY(:ids) AND status = 'processing'"
+    )
     await session.execute(statement, {"ids": list(job_ids)})

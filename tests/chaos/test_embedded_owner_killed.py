@@ -161,6 +161,7 @@ async def test_the_next_owner_need_not_wait_until_the_last_ones_servers_are_gone
         await assert_stored(servers, "at once")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a process whose parent died")
 @pytest.mark.parametrize("owner_too", [False, True])
 async def test_the_servers_stop_with_their_killed_guardian(

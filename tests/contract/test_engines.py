@@ -322,6 +322,7 @@ async def test_without_pgvector_full_text_alone_answers_and_the_log_says_so_once
     assert [entry["event"] for entry in logged] == ["engine.without_vectors"]
 
 
+@pytest.mark.slow
 async def test_a_parser_ends_itself_when_its_time_is_up() -> None:
     """Also when nobody is left to end it: its parent may have been killed."""
     content = b"word after word. " * 3_000_000
@@ -340,6 +341,7 @@ async def test_a_parser_ends_itself_when_its_time_is_up() -> None:
     assert replied == LENGTH.pack(0)  # it was ready, and then said no more
 
 
+@pytest.mark.slow
 async def test_a_document_that_takes_too_long_is_refused_and_the_next_one_is_read(database: DatabaseManager) -> None:
     engine = LocalEngine(database, parsers=1, parse_seconds=1, max_characters=10**9)
     slug = await engine.ensure_workspace("Shop")

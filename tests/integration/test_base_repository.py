@@ -426,6 +426,7 @@ async def test_nothing_to_do_asks_nothing_of_the_database(books: Books, statemen
     assert statements == []
 
 
+@pytest.mark.slow
 async def test_two_writers_of_the_same_rows_in_opposite_orders_never_deadlock(
     database: DatabaseManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,6 +214,7 @@ def test_a_postgresql_that_does_not_answer_is_told_without_its_password(worker: 
     assert "hunter2" not in ran.out + ran.err
 
 
+@pytest.mark.slow
 def test_a_worker_without_redis_says_so_and_ends(worker: Worker) -> None:
     ran = worker("run", REDIS_URL="redis://:hunter2@127.0.0.1:1/0")
 

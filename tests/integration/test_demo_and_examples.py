@@ -44,6 +44,7 @@ def test_the_demo_answers_the_question_set_and_shows_the_broken_file(tmp_path: P
     assert (report / "report.csv").read_text().count("\nq") >= 39
 
 
+@pytest.mark.slow
 def test_the_example_for_services_enqueues_and_prints_the_answers(
     database_url_sync: str, redis_url: str, tmp_path: Path
 ) -> None:

@@ -166,6 +166,7 @@ def test_a_database_name_that_would_need_quoting_is_refused(tmp_path: Path) -> N
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 async def test_a_second_process_joins_and_leaves_the_servers_running(data_dir: Path, servers: Servers) -> None:
     with other_process(data_dir) as (_, joined):
         assert joined == Servers(servers.database_url, servers.redis_url, owned=False)
@@ -175,6 +176,7 @@ async def test_a_second_process_joins_and_leaves_the_servers_running(data_dir: P
         assert client.ping()
 
 
+@pytest.mark.slow
 def test_running_servers_are_found_without_starting_any(data_dir: Path, tmp_path: Path) -> None:
     assert running_servers(tmp_path / "never used") is None
     assert not (tmp_path / "never used").exists()
@@ -186,6 +188,7 @@ def test_running_servers_are_found_without_starting_any(data_dir: Path, tmp_path
     assert processes(data_dir) == []
 
 
+@pytest.mark.slow
 def test_of_processes_that_start_at_once_one_owns_the_servers_and_all_use_them(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OWNER, str(tmp_path / "data")]
     with ExitStack() as stack:
@@ -203,6 +206,7 @@ def test_of_processes_that_start_at_once_one_owns_the_servers_and_all_use_them(t
     assert processes(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_servers_that_do_not_answer_are_refused_with_who_holds_them_and_what_to_do(data_dir: Path) -> None:
     with other_process(data_dir) as (owner, _):
         postmaster = min((p for p in processes(data_dir) if p.name() == "postgres"), key=lambda p: p.create_time())
@@ -358,6 +362,7 @@ def test_a_port_taken_in_the_meantime_is_replaced_by_another(data_dir: Path, mon
     assert ports == []
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_shows_the_end_of_the_log_and_leaves_nothing_running(tmp_path: Path) -> None:
     with embedded_servers(tmp_path, durable=False):
         pass
@@ -396,6 +401,7 @@ def test_a_lost_password_is_told_as_such(tmp_path: Path) -> None:
     assert str(tmp_path / "postgresql.password") in str(failed.value)
 
 
+@pytest.mark.slow
 async def test_a_locale_that_this_system_lacks_is_replaced_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -496,6 +502,7 @@ def copied_python(place: Path) -> Path:
     return Path(shutil.copy2(Path(sys.executable).resolve(), place / "bin" / version))
 
 
+@pytest.mark.slow
 @as_root
 def test_an_ordinary_user_runs_the_servers_from_the_environment_as_it_is() -> None:
     nobody = pwd.getpwnam("nobody")

@@ -130,6 +130,7 @@ async def test_a_creator_that_rolls_back_leaves_the_key_to_the_one_that_waited(d
     assert await waiting == {"version": 2}
 
 
+@pytest.mark.slow
 async def test_batches_with_the_same_keys_in_another_order_never_deadlock(database: DatabaseManager) -> None:
     all_at_once = asyncio.Barrier(6)
 

@@ -254,6 +254,7 @@ async def test_writing_the_same_job_twice_is_one_job(jobs: JobRepository) -> Non
     assert await jobs.count() == 1
 
 
+@pytest.mark.slow
 async def test_ten_thousand_jobs_are_written_in_two_statements(jobs: JobRepository, statements: list[str]) -> None:
     statements.clear()
 

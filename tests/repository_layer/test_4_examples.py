@@ -109,6 +109,7 @@ FOUND: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PATTERNS)
 async def test_a_pattern_does_what_it_says(name: str, opened: Opened) -> None:
     did = await PATTERNS[name](opened)

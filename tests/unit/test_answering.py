@@ -235,6 +235,7 @@ def test_a_question_expects_a_kind_of_value(question: str, kind: str, given: str
     assert not found.given.search(other)
 
 
+@pytest.mark.slow
 def test_loading_the_model_leaves_the_log_as_it_was_and_loads_nothing_from_the_net() -> None:
     program = (
         "import logging, socket\n"

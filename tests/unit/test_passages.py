@@ -84,6 +84,7 @@ def test_a_long_paragraph_is_parted_between_sentences() -> None:
     assert all(passage.text.endswith(".") and passage.text.startswith("Sentence") for passage in made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["word after word. " * 200_000, "Dr. " * 500_000, "x" * 3_000_000])
 def test_the_time_for_a_paragraph_without_end_grows_no_faster_than_its_length(text: str) -> None:
     began = time.process_time()

@@ -229,6 +229,7 @@ def test_a_default_id_that_another_line_already_has_is_refused() -> None:
     assert "line 3" in error.message
 
 
+@pytest.mark.slow
 def test_more_questions_than_a_set_holds_are_refused_at_the_first_too_many() -> None:
     lines = "".join(f"x{n}?,\n" for n in range(MAX_QUESTIONS))
     header = "question,expected_fragments\n"
