@@ -66,7 +66,8 @@ async def _run(loop: Loop) -> None:
             failing = True
         except Exception as error:  # a fault of ours in one duty must not end it for the life of the worker
             log.exception("loop.error", loop=loop.name, exc_info=error)
-        await asyncio.sleep(loop.every.total_seconds())
+        # What waits for a server goes on soon after it is back.
+        await asyncio.sleep(min(loop.every.total_seconds(), 1.0) if failing else loop.every.total_seconds())
 
 
 class Upkeep:
@@ -93,6 +94,7 @@ class Upkeep:
         self._types = types
         self._hot = hot
         self._marked: set[UUID] = set()
+        self._cursor = 0
         self._away = False
         self._rescue_from = 0.0
 
@@ -105,6 +107,7 @@ class Upkeep:
             raise
         for job_id, status in outcome.moved.items():
             log.warning("job.rescued", job_id=str(job_id), status=str(status))
+        await self._queue.forget([job_id for job_id, status in outcome.moved.items() if status.is_final])
         await self._queue.hand_over(waiting)
 
     async def _rescue(self) -> tuple[Outcome, list[Waiting]]:
@@ -127,7 +130,7 @@ class Upkeep:
     async def reconcile(self) -> None:
         """Hand over what is queued and not in Redis; take out of Redis what is neither queued nor running."""
         handed_over = await self._hand_over_missing()
-        removed = 0
+        removed = await self._forget_ended()
         for name in await self._queue.names():
             removed += await self._remove_ended(name)
         if handed_over or removed:
@@ -151,6 +154,20 @@ class Upkeep:
             if len(waiting) < _BATCH:
                 return count
             after = waiting[-1].job_id
+
+    async def _forget_ended(self) -> int:
+        """Drop what Redis keeps of jobs that stand in no queue any more, because nobody could tell it that they ended.
+
+        A part of Redis's keys at a time: each step goes on where the last one stopped.
+        """
+        self._cursor, ids = await self._queue.bodies(self._cursor)
+        if not ids:
+            return 0
+        async with self._database.get_session() as session:
+            live = await JobRepository(session).live_among(ids)
+        ended = set(ids) - live
+        await self._queue.forget(ended)
+        return len(ended)
 
     async def _remove_ended(self, name: str) -> int:
         count, cursor = 0, 0

@@ -6,6 +6,7 @@ rescue, stager and reconciler; the shutdown hook closes them again in the opposi
 
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
@@ -24,7 +25,7 @@ from worker.leases import LeaseKeeper
 from worker.loops import Loop, Loops, Upkeep
 from worker.queue import JobQueue, deserialize, redis_settings, serialize
 from worker.registry import BEAT, Presence, Registry
-from worker.run import Runtime
+from worker.run import Runtime, Task
 from worker.settings import Settings, SettingsError, load_settings, require
 from worker.storage import Storage
 from worker.tasks import TASKS
@@ -60,6 +61,7 @@ def _unknown() -> int:
 async def startup(ctx: dict[Any, Any]) -> None:
     """Open what jobs need. What is open is closed again if a later step fails."""
     settings: Settings = ctx.get("settings") or load_settings()
+    tasks: Mapping[str, Task] = ctx.get("tasks") or TASKS
     configure_logging(settings.log_level, settings.log_format)
     worker_id = make_worker_id()
     structlog.contextvars.bind_contextvars(worker_id=worker_id)
@@ -85,11 +87,11 @@ async def startup(ctx: dict[Any, Any]) -> None:
         hot = HotStatus(ctx["redis"]) if settings.redis_enabled else None
         if hot is not None:
             stack.push_async_callback(hot.settled)
-        upkeep = Upkeep(database, queue, lease=timedelta(seconds=settings.lease_seconds), types=TASKS, hot=hot)
+        upkeep = Upkeep(database, queue, lease=timedelta(seconds=settings.lease_seconds), types=tasks, hot=hot)
         presence = Presence(
             Registry(ctx["redis"]),
             worker_id,
-            TASKS,
+            tasks,
             settings.worker_queues,
             settings.worker_concurrency,
             ctx.get("running", _unknown),
@@ -104,13 +106,13 @@ async def startup(ctx: dict[Any, Any]) -> None:
         stack.push_async_callback(presence.leave)
         stack.push_async_callback(loops.stop)
         ctx["runtime"] = Runtime(
-            settings, database, queue, Storage(settings.storage_url), engine, leases, worker_id, TASKS, hot=hot
+            settings, database, queue, Storage(settings.storage_url), engine, leases, worker_id, tasks, hot=hot
         )
     except BaseException:
         await stack.aclose()
         raise
     ctx["stack"] = stack
-    log.info("worker.started", job_types=sorted(TASKS), concurrency=settings.worker_concurrency)
+    log.info("worker.started", job_types=sorted(tasks), concurrency=settings.worker_concurrency)
 
 
 async def shutdown(ctx: dict[Any, Any]) -> None:
@@ -121,15 +123,19 @@ async def shutdown(ctx: dict[Any, Any]) -> None:
         log.info("worker.stopped")
 
 
-def worker_settings(settings: Settings) -> dict[str, Any]:
+def worker_settings(settings: Settings, tasks: Mapping[str, Task] = TASKS) -> dict[str, Any]:
     """What ARQ needs to make a worker: the functions, the hooks and where Redis is.
+
+    Args:
+        settings: where the servers are, and how much at a time.
+        tasks: what the worker can do, by job type.
 
     Raises:
         SettingsError: ``REDIS_URL`` or ``DATABASE_URL`` is not set.
     """
     require(settings.database_url, "DATABASE_URL")
     return {
-        "functions": [_arq_function(job_type) for job_type in TASKS],
+        "functions": [_arq_function(job_type) for job_type in tasks],
         "cron_jobs": [
             # Before the clean-up, which takes away what it counts.
             cron(roll_up, name="cron:roll_up", minute=7, second=0, timeout=600),
@@ -149,7 +155,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
         "queue_read_limit": 10_000,
         "job_completion_wait": settings.shutdown_grace_seconds,
         "health_check_interval": 30,
-        "ctx": {"settings": settings},
+        "ctx": {"settings": settings, "tasks": tasks},
     }
 
 

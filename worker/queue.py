@@ -41,6 +41,7 @@ SIDE_QUEUE: Final = "arq:cron"
 _QUEUES = "arq:queues"  # the names of all queues that ever had a message
 _CHUNK = 1_000
 _MARK_MS = 5_000  # longer than a claim takes; a worker that dies in one delays its job by no more than this
+_BODY = job_key_prefix.encode()
 _PLACEHOLDER = "00000000-0000-0000-0000-000000000000"
 
 # Takes up to ARGV[2] ids from the queues in KEYS, in their order, and marks each as ARQ does. An id that bears a mark
@@ -323,6 +324,18 @@ class JobQueue:
                 marked.append(job)
         return Stranded(missing, marked)
 
+    async def bodies(self, cursor: int = 0) -> tuple[int, list[UUID]]:
+        """Walk over the jobs whose message body is in Redis, wherever they stand: pass the cursor returned.
+
+        Looks at about ten thousand of Redis's keys, whatever they are.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        with _translated():
+            following, keys = await self._redis.scan(cursor, match=job_key_prefix + "*", count=10 * _CHUNK)
+        return int(following), [job_id for key in keys if (job_id := _job_id(key.removeprefix(_BODY))) is not None]
+
     async def ids(self, queue: str = DEFAULT_QUEUE, cursor: int = 0) -> tuple[int, list[UUID]]:
         """Walk over the ids in a queue: pass the cursor returned, until it is 0 again.
 
@@ -331,13 +344,16 @@ class JobQueue:
         """
         with _translated():
             following, members = await self._redis.zscan(queue_key(queue), cursor=cursor, count=_CHUNK)
-        found = []
-        for member, _ in members:
-            try:
-                found.append(UUID(member.decode()))
-            except ValueError:  # a cron job of ARQ has a name instead
-                continue
-        return int(following), found
+        found = (_job_id(member) for member, _ in members)
+        return int(following), [job_id for job_id in found if job_id is not None]
+
+
+def _job_id(text: bytes) -> UUID | None:
+    """The id; ``None`` for a cron job of ARQ, which has a name instead."""
+    try:
+        return UUID(text.decode())
+    except ValueError:
+        return None
 
 
 def keys_of(ids: Collection[UUID]) -> list[str]:

@@ -82,8 +82,7 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
         if limited := {ended.run.job.queue for ended in written if ended.run.limited}:
             waiting += await jobs.release_parked(runtime.tasks, limited)  # their ends made room
     try:
-        again = {job.job_id for job in waiting}
-        await runtime.queue.forget([ended.run.job.id for ended in written if ended.run.job.id not in again])
+        await runtime.queue.forget(outcome.moved.keys() - {job.job_id for job in waiting})
         await runtime.queue.hand_over(waiting)
     except QueueUnavailableError as error:
         log.warning(
@@ -219,6 +218,9 @@ class Finisher:
                 failures += 1
             except RepositoryError as error:
                 await self._one_by_one(group, error)
+                return
+            except Exception as error:  # a fault of ours: this worker lets go of these jobs, and they are rescued
+                log.exception("job.end_error", jobs=len(group), exc_info=error)
                 return
             else:
                 return

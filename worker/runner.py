@@ -6,6 +6,7 @@ that they never wait behind the backlog. It never exits because PostgreSQL or Re
 """
 
 import asyncio
+from collections.abc import Mapping
 from signal import Signals
 
 import structlog
@@ -15,9 +16,10 @@ from redis.exceptions import RedisError
 from worker.batches import Batches
 from worker.main import worker_settings
 from worker.queue import SIDE_QUEUE, connect
-from worker.run import Runtime
+from worker.run import Runtime, Task
 from worker.settings import Settings, require
 from worker.supervisor import tell_supervisor
+from worker.tasks import TASKS
 
 _POLL_SECONDS = 0.5  # cron jobs are timed in seconds
 
@@ -29,15 +31,16 @@ class Runner(Worker):
 
     Args:
         settings: where the servers are, how many jobs at a time, and from which queues.
+        tasks: what it can do, by job type; other types are left to workers that know them.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tasks: Mapping[str, Task] = TASKS) -> None:
         self._settings = settings
         self._asked: asyncio.Event | None = None
         self._urged: asyncio.Event | None = None
         self._batches: Batches | None = None
         redis = connect(require(settings.redis_url, "REDIS_URL"), settings.redis_pool_size)
-        values = get_kwargs(worker_settings(settings))
+        values = get_kwargs(worker_settings(settings, tasks))
         values.pop("redis_settings", None)
         super().__init__(**values | {"redis_pool": redis, "queue_name": SIDE_QUEUE})  # type: ignore[arg-type]
 

@@ -81,8 +81,7 @@ class Ours:
             await carry_out(payload["number"], payload["seconds"])
             return {}
 
-        TASKS[JOB_TYPE] = noop
-        Runner(make_settings()).run()
+        Runner(make_settings(), {**TASKS, JOB_TYPE: noop}).run()
 
 
 def _database_url() -> str:

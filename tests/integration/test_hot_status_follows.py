@@ -279,12 +279,13 @@ async def test_the_client_asks_hot_status_and_without_it_postgresql(
     assert {view.status for view in (await hot.get_many(ids, nothing_missing)).values()} == {JobStatus.QUEUED}
 
 
-async def test_a_worker_writes_through_what_it_claims_does_and_ends(
+async def test_a_worker_writes_through_what_it_claims_does_and_ends_of_a_job_that_somebody_watches(
     database: DatabaseManager, client: JobClient, runtime: Runtime, hot: HotStatus
 ) -> None:
     runtime.hot = hot
     async with database.get_transaction() as session:
         (job,) = await queued_jobs(JobRepository(session), 1, type="waits")
+    await hot.write(list((await on_record(database, job.id)).values()))
     began, go_on = asyncio.Event(), asyncio.Event()
 
     async def task(_: object) -> dict[str, int]:

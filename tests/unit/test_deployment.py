@@ -108,6 +108,8 @@ def assert_is_a_command(words: list[str]) -> None:
     assert words[0] == "worker"
     command, left = typer.main.get_command(app), words[1:]
     while isinstance(command, TyperGroup):
+        if command.invoke_without_command and (not left or left[0].startswith("-")):
+            break
         assert left, f"{words}: a command is missing"
         assert left[0] in command.commands, f"{words}: there is no command {left[0]!r}"
         command, left = command.commands[left[0]], left[1:]
