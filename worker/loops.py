@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
+from itertools import count as count_from
 from typing import NamedTuple
 from uuid import UUID
 
@@ -17,13 +18,14 @@ import structlog
 from repositories.database import DatabaseManager
 from repositories.errors import DatabaseUnavailableError
 from repositories.hot_status import HotStatus
-from repositories.jobs import JobRepository, Waiting
+from repositories.jobs import JobRepository, Place, Waiting
 from repositories.schemas import Outcome
 from worker.queue import JobQueue, QueueUnavailableError
 
 log = structlog.get_logger(__name__)
 
 _BATCH = 1_000
+_PAGES = 3  # of a thousand jobs each, at every look
 
 
 class Loop(NamedTuple):
@@ -94,7 +96,9 @@ class Upkeep:
         self._types = types
         self._hot = hot
         self._marked: set[UUID] = set()
+        self._after: Place | None = None
         self._cursor = 0
+        self._members: dict[str, int] = {}
         self._away = False
         self._rescue_from = 0.0
 
@@ -128,20 +132,28 @@ class Upkeep:
         await self._queue.hand_over(due)
 
     async def reconcile(self) -> None:
-        """Hand over what is queued and not in Redis; take out of Redis what is neither queued nor running."""
-        handed_over = await self._hand_over_missing()
+        """Hand over what is queued and not in Redis; take out of Redis what is neither queued nor running.
+
+        Looks at a part of each at a time, and goes on with the next one at the next step; but at everything at once if
+        Redis is not the one that it was, or has lost its data.
+        """
+        run_id, known = await self._queue.begin_check()
+        handed_over = await self._hand_over_missing(_PAGES if known else None)
+        await self._queue.end_check(run_id)
         removed = await self._forget_ended()
         for name in await self._queue.names():
             removed += await self._remove_ended(name)
         if handed_over or removed:
             log.info("queue.reconciled", handed_over=handed_over, removed=removed)
 
-    async def _hand_over_missing(self) -> int:
-        count, after = 0, None
+    async def _hand_over_missing(self, pages: int | None) -> int:
+        """Look at so many pages of what waits; ``None``: at all of it."""
+        count = 0
         marked_before, self._marked = self._marked, set()
-        while True:
+        after = self._after if pages is not None else None
+        for _ in count_from(1) if pages is None else range(pages):
             async with self._database.get_session() as session:
-                waiting = await JobRepository(session).waiting(after, _BATCH)
+                waiting, after = await JobRepository(session).waiting(after, _BATCH)
             stranded = await self._queue.stranded(waiting)
             # A worker that died between its mark and its claim: the mark would keep everybody away for days.
             lost = stranded.missing + [job for job in stranded.marked if job.job_id in marked_before]
@@ -151,9 +163,10 @@ class Upkeep:
                     lost = await JobRepository(session).waiting_among([job.job_id for job in lost])
             await self._queue.hand_over(lost)
             count += len(lost)
-            if len(waiting) < _BATCH:
-                return count
-            after = waiting[-1].job_id
+            if after is None:
+                break
+        self._after = after
+        return count
 
     async def _forget_ended(self) -> int:
         """Drop what Redis keeps of jobs that stand in no queue any more, because nobody could tell it that they ended.
@@ -170,13 +183,11 @@ class Upkeep:
         return len(ended)
 
     async def _remove_ended(self, name: str) -> int:
-        count, cursor = 0, 0
-        while True:
-            cursor, ids = await self._queue.ids(name, cursor)
-            async with self._database.get_session() as session:
-                live: set[UUID] = await JobRepository(session).live_among(ids) if ids else set()
-            ended = [job_id for job_id in ids if job_id not in live]
-            await self._queue.remove(ended)
-            count += len(ended)
-            if cursor == 0:
-                return count
+        self._members[name], ids = await self._queue.ids(name, self._members.get(name, 0))
+        if not ids:
+            return 0
+        async with self._database.get_session() as session:
+            live = await JobRepository(session).live_among(ids)
+        ended = set(ids) - live
+        await self._queue.remove(ended)
+        return len(ended)

@@ -39,6 +39,7 @@ SIDE_QUEUE: Final = "arq:cron"
 """Where what is no job of ours waits (ARQ's own crons), so that it never stands behind the backlog."""
 
 _QUEUES = "arq:queues"  # the names of all queues that ever had a message
+_KNOWN = "arq:known"  # the run id of the Redis process to which everything was handed over
 _CHUNK = 1_000
 _MARK_MS = 5_000  # longer than a claim takes; a worker that dies in one delays its job by no more than this
 _BODY = job_key_prefix.encode()
@@ -323,6 +324,28 @@ class JobQueue:
             elif place is not None and mark is not None:
                 marked.append(job)
         return Stranded(missing, marked)
+
+    async def begin_check(self) -> tuple[str, bool]:
+        """Say which process of Redis this is, and whether all that waits was handed over to it and is still there.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        with _translated():
+            run_id = str((await self._redis.info("server"))["run_id"])
+            known = await self._redis.get(_KNOWN) == run_id.encode()
+            if not known:
+                await self._redis.set(_KNOWN, "being filled")
+        return run_id, known
+
+    async def end_check(self, run_id: str) -> None:
+        """Note that all that waits was handed over to the process ``run_id``, unless Redis was emptied meanwhile.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        with _translated():
+            await self._redis.set(_KNOWN, run_id, xx=True)
 
     async def bodies(self, cursor: int = 0) -> tuple[int, list[UUID]]:
         """Walk over the jobs whose message body is in Redis, wherever they stand: pass the cursor returned.

@@ -5,14 +5,14 @@ from repositories.jobs.claim import ClaimedJob, Claiming
 from repositories.jobs.finish import Finishing
 from repositories.jobs.guarded import Guarded
 from repositories.jobs.history import Recounting
-from repositories.jobs.maintain import Maintaining, Waiting
+from repositories.jobs.maintain import Maintaining, Place, Waiting
 from repositories.jobs.positions import Positioning
 from repositories.jobs.read import Reading
 from repositories.jobs.retention import Retiring
 from repositories.jobs.statistics import Counting
 from repositories.jobs.summaries import Summarising
 
-__all__ = ["ClaimedJob", "JobRepository", "Waiting"]
+__all__ = ["ClaimedJob", "JobRepository", "Place", "Waiting"]
 
 
 class JobRepository(
@@ -35,11 +35,13 @@ class JobRepository(
 
     Every method by its purpose, in the order of a job's life:
 
-    - write: ``create_job``, ``create_many``, and ``add_many``, which reads nothing back; inherited names for the same: ``create``, ``bulk_create``
+    - write: ``create_job``, ``create_many``, and ``add_many``, which reads nothing back; inherited names for the same:
+      ``create``, ``bulk_create``
     - run, as a worker: ``claim``, ``admit``, ``extend_leases``, ``cancel_requested_among``, ``finish``, ``put_back``
     - drive, as the caller: ``update_job_status``
     - ask, as a person: ``cancel_job``, ``cancel``, ``retry``
-    - keep moving: ``rescue``, ``take_due``, ``park``, ``release_parked``, ``waiting``, ``waiting_among``, ``live_among``
+    - keep moving: ``rescue``, ``take_due``, ``park``, ``release_parked``, ``waiting``, ``waiting_among``,
+      ``live_among``
     - edit what no transition writes (metadata, priority and the like; another field raises ``ProtectedFieldError``):
       ``update``, ``update_many``, ``bulk_update``
     - delete what ended: ``cleanup_old_jobs``, ``cleanup``, its dry run ``list_expired``; by key or filter: ``delete``,
@@ -49,6 +51,7 @@ class JobRepository(
     - read many: ``list_jobs_with_filters``, ``list_jobs_after``, ``get_jobs_by_workspace``, ``get_active_jobs``,
       ``get_many``, ``snapshot``; by filters on any column: ``list``, ``list_after``, ``list_with_pagination``,
       ``stream``, ``count``
-    - stand in the queue: ``get_job_queue_position``, ``queue_positions``, ``estimate_waits``; once it runs ``estimate_rests``
+    - stand in the queue: ``get_job_queue_position``, ``queue_positions``, ``estimate_waits``; once it runs:
+      ``estimate_rests``
     - add up: ``get_job_statistics``, ``live_jobs``, ``ended_jobs``, ``workspace_summaries``; each hour ``roll_up``
     """

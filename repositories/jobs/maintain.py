@@ -7,23 +7,33 @@ Each is bounded by ``limit`` and safe to run in every worker at once: rows anoth
 """
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Text, and_, any_, case, func, literal, select, true, update
+from sqlalchemy import Text, and_, any_, case, func, literal, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import ColumnElement
 
 from repositories.errors import translated
 from repositories.jobs.admission import PARKED, Admitting, Waiting, not_paused
-from repositories.jobs.core import ASKED_AT, NOW, named, with_error
+from repositories.jobs.core import ASKED_AT, NOW, named, queued_and_due, with_error
 from repositories.models import CALLER, Job
 from repositories.schemas import Outcome
 from repositories.states import JobStatus
 
-__all__ = ["Maintaining", "Waiting"]
+__all__ = ["Maintaining", "Place", "Waiting"]
 
 _WAITING = (Job.id, Job.type, Job.priority, Job.queue)
+
+
+class Place(NamedTuple):
+    """Where a queued job stands among all of them."""
+
+    queue: str
+    priority: int
+    queued_at: datetime
+    job_id: UUID
 
 
 class Maintaining(Admitting):
@@ -121,15 +131,26 @@ class Maintaining(Admitting):
             staged = [Waiting(*row[:-1]) for row in taken if row[-1]]
         return staged + await self.release_parked(types, limit=limit)
 
-    async def waiting(self, after: UUID | None = None, limit: int = 1_000) -> list[Waiting]:
-        """Return queued jobs that are due, in id order, after ``after``: what Redis should hold. For the reconciler."""
-        statement = select(*_WAITING).where(
-            Job.status == literal(JobStatus.QUEUED, literal_execute=True), Job.scheduled_at.is_(None)
-        )
+    async def waiting(self, after: Place | None = None, limit: int = 1_000) -> tuple[list[Waiting], Place | None]:
+        """Return queued jobs that are due, in the order of their queues: what Redis should hold. For the reconciler.
+
+        Args:
+            after: where the last call stopped; ``None`` begins with the first queue.
+            limit: at most so many.
+
+        Returns:
+            The jobs, and where to go on; ``None`` if there are no more.
+        """
+        place = (Job.queue, Job.priority, Job.queued_at, Job.id)
+        statement = select(*_WAITING, Job.queued_at).where(queued_and_due())
         if after is not None:
-            statement = statement.where(Job.id > after)
+            statement = statement.where(tuple_(*place) > tuple_(*after))
         with translated():
-            return [Waiting(*row) for row in await self.session.execute(statement.order_by(Job.id).limit(limit))]
+            rows = (await self.session.execute(statement.order_by(*place).limit(limit))).all()
+        jobs = [Waiting(*row[:-1]) for row in rows]
+        if len(rows) < limit:
+            return jobs, None
+        return jobs, Place(jobs[-1].queue, jobs[-1].priority, rows[-1].queued_at, jobs[-1].job_id)
 
     async def waiting_among(self, ids: Collection[UUID]) -> list[Waiting]:
         """Return those of ``ids`` that are queued and due: what may be handed to ARQ now."""

@@ -54,7 +54,7 @@ async def test_a_job_of_a_paused_queue_does_not_start_and_is_parked_until_it_is_
     assert admission.start == []
     assert set(admission.parked) == {job.id for job in held_back}
     assert await jobs.take_due() == []
-    assert await jobs.waiting() == []  # the reconciler leaves parked jobs alone
+    assert await jobs.waiting() == ([], None)  # the reconciler leaves parked jobs alone
     assert (await jobs.get_by_id_or_raise(held_back[0].id)).is_parked
     await queues.resume("q")
     assert [(job.job_id, job.queue) for job in await jobs.release_parked(queues=["q"])] == [

@@ -101,7 +101,7 @@ async def test_a_caller_driven_job_is_never_claimed_and_never_waits_in_the_queue
     job = await jobs.create_job(JobType.DOCUMENT_UPLOAD)
 
     assert await jobs.claim([job.id], "worker-1", timedelta(seconds=5)) == []
-    assert await jobs.waiting() == []
+    assert await jobs.waiting() == ([], None)
 
 
 async def test_cancelling_says_who_and_why(jobs: JobRepository) -> None:
@@ -129,7 +129,8 @@ async def test_cleanup_deletes_old_finished_jobs_and_nothing_else(session: Async
 async def test_the_reconciler_reads_what_waits_page_by_page(jobs: JobRepository) -> None:
     created = await queued_jobs(jobs, 5)
 
-    first = await jobs.waiting(limit=3)
-    rest = await jobs.waiting(after=first[-1].job_id, limit=3)
+    first, place = await jobs.waiting(limit=3)
+    rest, end = await jobs.waiting(after=place, limit=3)
 
     assert [waiting.job_id for waiting in [*first, *rest]] == sorted(job.id for job in created)
+    assert end is None

@@ -95,6 +95,49 @@ async def test_after_redis_lost_everything_the_reconciler_hands_over_every_queue
     assert await _in_redis(redis) == {str(job.id) for job in jobs}
 
 
+async def test_a_long_queue_is_looked_at_part_by_part_and_all_of_it_in_turn(
+    database: DatabaseManager, redis: ArqRedis, upkeep: Upkeep
+) -> None:
+    jobs = await _queued(database, 4_500)
+    await upkeep.reconcile()
+    lost = {str(job.id) for job in jobs[::50]}
+    await redis.zrem(default_queue_name, *lost)
+
+    await upkeep.reconcile()
+    assert 0 < len(lost - await _in_redis(redis)) < len(lost)
+    await upkeep.reconcile()
+
+    assert await _in_redis(redis) == {str(job.id) for job in jobs}
+
+
+async def test_a_redis_that_was_emptied_while_it_was_filled_again_is_not_taken_for_whole(
+    redis: ArqRedis, queue: JobQueue
+) -> None:
+    run_id, known = await queue.begin_check()
+    await redis.flushdb()
+    await queue.end_check(run_id)
+
+    assert not known
+    assert not (await queue.begin_check())[1]
+    await queue.end_check(run_id)
+    assert (await queue.begin_check())[1]
+
+
+async def test_what_is_left_of_an_ended_job_is_found_and_dropped(
+    database: DatabaseManager, redis: ArqRedis, queue: JobQueue, upkeep: Upkeep
+) -> None:
+    live, ended = await _queued(database, 2)
+    await upkeep.reconcile()
+    async with database.get_transaction() as session:
+        await JobRepository(session).cancel([ended.id])
+    await redis.zrem(default_queue_name, str(ended.id))  # taken by a worker that died before it could say more
+
+    await upkeep.reconcile()
+
+    assert await redis.exists(job_key_prefix + str(live.id))
+    assert not await redis.exists(job_key_prefix + str(ended.id))
+
+
 async def test_a_message_without_its_body_is_handed_over_again(
     database: DatabaseManager, redis: ArqRedis, queue: JobQueue, upkeep: Upkeep
 ) -> None:
