@@ -42,21 +42,23 @@ class Loops:
     def __init__(self, *loops: Loop) -> None:
         self._loops = loops
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
 
     def start(self) -> None:
         """Start every loop; the first step of each runs at once."""
-        self._tasks = [asyncio.create_task(_run(loop), name=f"loop-{loop.name}") for loop in self._loops]
+        self._tasks = [asyncio.create_task(_run(loop, self._stopping), name=f"loop-{loop.name}") for loop in self._loops]
 
     async def stop(self) -> None:
         """Stop every loop, and wait until the last has ended."""
+        self._stopping.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _run(loop: Loop) -> None:
+async def _run(loop: Loop, stopping: asyncio.Event) -> None:
     failing = False
-    while True:
+    while not stopping.is_set():  # a library may swallow a cancellation
         try:
             await loop.step()
             if failing:

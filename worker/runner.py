@@ -59,7 +59,7 @@ class Runner(Worker):
         runtime: Runtime = self.ctx["runtime"]
         async with Batches(runtime, self._settings.worker_queues) as batches:
             self._batches = batches
-            crons = asyncio.create_task(self._run_crons(), name="crons")
+            crons = asyncio.create_task(self._run_crons(self._asked), name="crons")
             tell_supervisor()
             await self._asked.wait()
             log.info("worker.stopping", jobs=batches.running, grace_seconds=self._settings.shutdown_grace_seconds)
@@ -78,11 +78,12 @@ class Runner(Worker):
             except TimeoutError:
                 return
 
-    async def _run_crons(self) -> None:
+    async def _run_crons(self, asked: asyncio.Event) -> None:
         """ARQ's own iteration: enqueue and run cron jobs, write the health key."""
         away = False
         try:
-            while True:
+            # Not only until cancelled: a library may swallow that.
+            while not asked.is_set():
                 try:
                     await self._poll_iteration()
                     away = False

@@ -96,7 +96,7 @@ class Settings(DatabaseSettings, CacheSettings):
         default=3, ge=1, le=100, description="How many errors of the work end a job, unless the job says."
     )
     lease_seconds: float = Field(
-        default=5.0, gt=0, le=3600, description="How long a silent worker keeps its jobs before others may take them."
+        default=4.0, gt=0, le=3600, description="How long a silent worker keeps its jobs before others may take them."
     )
     heartbeat_seconds: float = Field(default=1.0, gt=0, le=600, description="How often a worker extends its leases.")
     rescue_seconds: float = Field(default=0.5, gt=0, le=600, description="How often lost leases are looked for.")

@@ -36,6 +36,7 @@ class _Child:
     process: asyncio.subprocess.Process
     ready: asyncio.Event
     started: float = field(default_factory=time.monotonic)
+    asked: bool = False
 
     @property
     def rss_bytes(self) -> int:
@@ -48,6 +49,12 @@ class _Child:
         if self.process.returncode is None:
             self.process.send_signal(number)
 
+    def ask_to_stop(self) -> None:
+        """Have it drain. Once: a child that is asked again hands its jobs back at once."""
+        if not self.asked:
+            self.asked = True
+            self.send(signal.SIGTERM)
+
 
 @dataclass(eq=False)
 class _Slot:
@@ -56,6 +63,7 @@ class _Slot:
     child: _Child | None = None
     replace: asyncio.Event = field(default_factory=asyncio.Event)
     replaced: asyncio.Event = field(default_factory=asyncio.Event)
+    draining: asyncio.Task[None] | None = None
 
 
 class Supervisor:
@@ -91,12 +99,18 @@ class Supervisor:
         """Stop every child: SIGTERM, the grace period, then SIGKILL."""
         self._stopping.set()
         for child in self._children():
-            child.send(signal.SIGTERM)
+            child.ask_to_stop()
         _, late = await asyncio.wait(self._tasks, timeout=self._grace_seconds + _KILL_AFTER_GRACE_SECONDS)
         if late:
             for child in self._children():
                 self._kill(child)
             await asyncio.wait(late)
+
+    def hurry(self) -> None:
+        """Have every child that was asked to stop hand its jobs back at once."""
+        for child in self._children():
+            if child.asked:
+                child.send(signal.SIGTERM)
 
     async def replace_all(self) -> None:
         """Replace every child, one after the other: a rolling restart. Jobs go on all the time."""
@@ -117,13 +131,13 @@ class Supervisor:
         while not self._stopping.is_set():
             slot.child = slot.child or await self._start()
             if self._stopping.is_set():  # it was asked to stop while this one was being started
-                slot.child.send(signal.SIGTERM)
+                slot.child.ask_to_stop()
             child = slot.child
             if await self._ended_before_replacement(slot, child):
                 slot.child = None
                 slot.replaced.set()
                 if self._stopping.is_set():
-                    return
+                    break
                 crashes = 0 if time.monotonic() - child.started > _HEALTHY_SECONDS else crashes + 1
                 delay = _BACKOFF_SECONDS[min(crashes, len(_BACKOFF_SECONDS) - 1)]
                 log.warning(
@@ -135,10 +149,15 @@ class Supervisor:
                 await self._unless_stopping(delay)
             else:
                 await self._replace(slot, child)
+        if slot.child is not None:  # it was asked to stop while this one was being replaced, or had just taken over
+            slot.child.ask_to_stop()
+            await slot.child.process.wait()
+        if slot.draining is not None:
+            await slot.draining
 
     async def _ended_before_replacement(self, slot: _Slot, child: _Child) -> bool:
         ended = asyncio.ensure_future(child.process.wait())
-        asked = asyncio.ensure_future(slot.replace.wait())
+        asked = asyncio.ensure_future(self._may_be_replaced(slot))
         await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
         for waiter in (ended, asked):
             waiter.cancel()
@@ -146,33 +165,45 @@ class Supervisor:
             self._stopping.is_set() and await child.process.wait() is not None
         )
 
+    async def _may_be_replaced(self, slot: _Slot) -> None:
+        await slot.replace.wait()
+        if slot.draining is not None:  # never more than two processes for one: a child may drain for an hour
+            await asyncio.wait({slot.draining})
+
     async def _replace(self, slot: _Slot, old: _Child) -> None:
         """Start a successor, and let the old child drain once that takes jobs; without one the old child stays."""
-        slot.replace.clear()
         new = await self._start()
         self._retiring.add(new)
+        if self._stopping.is_set():
+            new.ask_to_stop()
         ended = asyncio.ensure_future(new.process.wait())
         ready = asyncio.ensure_future(new.ready.wait())
         await asyncio.wait({ended, ready}, timeout=_READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         for waiter in (ended, ready):
             waiter.cancel()
         self._retiring.discard(new)
-        if not new.ready.is_set():
-            log.error("process.not_replaced", pid=old.process.pid, reason="its successor did not start")
-            new.send(signal.SIGKILL)
-            await new.process.wait()
-        else:
+        slot.replace.clear()  # not sooner: meanwhile the old child may have been found too large again
+        if new.ready.is_set():
             slot.child = new
             self._retiring.add(old)
-            old.send(signal.SIGTERM)
+            old.ask_to_stop()
             log.info("process.replaced", pid=old.process.pid, successor_pid=new.process.pid)
-            try:
-                async with asyncio.timeout(self._grace_seconds + _KILL_AFTER_GRACE_SECONDS):
-                    await old.process.wait()
-            except TimeoutError:
-                self._kill(old)
+            slot.draining = asyncio.create_task(self._drain(slot, old))
+            return
+        if not self._stopping.is_set():
+            log.error("process.not_replaced", pid=old.process.pid, reason="its successor did not start")
+        new.send(signal.SIGKILL)
+        await new.process.wait()
+        slot.replaced.set()
+
+    async def _drain(self, slot: _Slot, old: _Child) -> None:
+        try:
+            async with asyncio.timeout(self._grace_seconds + _KILL_AFTER_GRACE_SECONDS):
                 await old.process.wait()
-            self._retiring.discard(old)
+        except TimeoutError:
+            self._kill(old)
+            await old.process.wait()
+        self._retiring.discard(old)
         slot.replaced.set()
 
     async def _watch_memory(self, limit: int) -> None:

@@ -5,6 +5,7 @@ Events are ``noun.verb`` with a closed set of fields. What is bound with :func:`
 settings hold them as ``SecretStr``, and URLs are masked here in case a library prints one.
 """
 
+import json
 import logging
 import re
 import sys
@@ -15,6 +16,7 @@ import structlog
 
 from worker.settings import LogFormat, LogLevel
 
+_encode = json.JSONEncoder(default=str).encode  # one for all lines: to make one takes as long as to use it
 # Up to the last @ of the word: a password may hold @, / and : unescaped. Rather too much than too little.
 _CREDENTIALS = re.compile(r"(?<=://)\S+(?=@)")
 _SECRET_PARAMETERS = re.compile(r"(?i)([?&][^=&\s]*(?:pass|pwd|secret|token|key|sig|user)[^=&\s]*=)[^&\s]+")
@@ -32,9 +34,9 @@ def _mask_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     return event
 
 
-def _in_reading_order(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _as_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
     first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
-    return first | dict(event)
+    return _encode(first | dict(event))
 
 
 def configure_logging(level: LogLevel, log_format: LogFormat, stream: TextIO | None = None) -> None:
@@ -58,8 +60,7 @@ def configure_logging(level: LogLevel, log_format: LogFormat, stream: TextIO | N
         else [
             structlog.processors.format_exc_info,
             _mask_values,
-            _in_reading_order,
-            structlog.processors.JSONRenderer(default=str),
+            _as_json,
         ]
     )
     handler = logging.StreamHandler(out)

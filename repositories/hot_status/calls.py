@@ -19,6 +19,8 @@ _BOOKS: Final = "status"
 
 T = TypeVar("T")
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode  # one for all: to make one is slow
+
 Call = list[Part]
 """The number of keys, the keys, the arguments."""
 
@@ -98,7 +100,7 @@ class Calls:
 
 def _entry(job_id: UUID, mode: str, lifetime_ms: int, order: Order, fields: Sequence[str]) -> _Entry:
     # One text a job: to send its fields one by one would cost several times what Redis does with them.
-    return _Entry(job_id, json.dumps([mode, str(lifetime_ms), *order, *fields], ensure_ascii=False))
+    return _Entry(job_id, _encode([mode, str(lifetime_ms), *order, *fields]))
 
 
 def in_parts(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -130,16 +130,16 @@ class JobStatusChange(NamedTuple):
         Raises:
             ValueError: only some of the three counts are given.
         """
-        counts = [self.changed[name] for name in _COUNTS if name in self.changed]
+        changed = self.changed
+        counts = [changed[name] for name in _COUNTS if name in changed]
         if counts and len(counts) < len(_COUNTS):
             raise ValueError(f"job {self.job_id}: {', '.join(_COUNTS)} change together, or none of them")
-        known = {name: _written(self.changed[name]) for name in _IN_ORDER if name in self.changed}
         return (
             str(self.version),
             str(sum(counts)) if counts else "",
-            known.get("progress", ""),
-            known.get("items_total", ""),
-            known.get("error_count", ""),
+            _written(changed.get("progress", "")),
+            _written(changed.get("items_total", "")),
+            _written(changed.get("error_count", "")),
         )
 
     def to_fields(self) -> list[str]:
@@ -150,18 +150,22 @@ class JobStatusChange(NamedTuple):
         """
         if wrong := self.changed.keys() - _CHANGING:
             raise ValueError(f"job {self.job_id}: {sorted(wrong)} cannot be changed; expected {sorted(_CHANGING)}")
-        values = ((name, value) for name, value in self.changed.items() if name not in _IN_ORDER)
-        return [part for name, value in values for part in (name, "" if value is None else _written(value))]
+        parts: list[str] = []
+        for name, value in self.changed.items():
+            if name not in _IN_ORDER:
+                parts += (name, "" if value is None else _written(value))
+        return parts
 
 
 _CHANGING: Final = frozenset(_NAMES) - {"id", "type", "queue", "workspace_id", "created_at", "version"}
 
 
 def _written(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, float):
+    kind = type(value)
+    if kind is int or kind is float:
         return repr(value)
+    if kind is datetime:
+        return str(value.isoformat())
     return str(value)[:MAX_ERROR_CHARS]
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import InstrumentedAttribute
 
 from repositories.errors import translated
-from repositories.jobs.core import ASKED_AT, JobStatements, check_batch, in_state, named
+from repositories.jobs.core import ASKED_AT, JobStatements, check_batch, in_state, named, standing
 from repositories.models import CALLER, DEFAULT_QUEUE, Job, Queue
 from repositories.schemas import MAX_BATCH
 from repositories.states import JobStatus
@@ -93,7 +93,7 @@ class Admitting(JobStatements):
                 select(Job.id, Job.type, Job.queue)
                 .where(
                     named(ids),
-                    in_state(JobStatus.QUEUED),
+                    standing([JobStatus.QUEUED]),
                     or_(Job.scheduled_at.is_(None), Job.scheduled_at <= ASKED_AT),
                 )
                 .order_by(Job.priority, Job.queued_at, Job.id)
@@ -124,7 +124,7 @@ class Admitting(JobStatements):
             ids: at most ``MAX_BATCH``.
         """
         check_batch(len(ids), "park")
-        found = select(Job.id).where(named(ids), in_state(JobStatus.QUEUED)).order_by(Job.id).with_for_update().cte()
+        found = select(Job.id).where(named(ids), standing([JobStatus.QUEUED])).order_by(Job.id).with_for_update().cte()
         with translated():
             parked = await self.session.scalars(
                 update(Job)
@@ -166,7 +166,7 @@ class Admitting(JobStatements):
 
     async def _rooms(self, ids: Collection[UUID]) -> dict[str, _Room]:
         """Lock the restricted queues of these jobs, and see how much room each has."""
-        asked = select(Job.queue).where(named(ids), in_state(JobStatus.QUEUED))
+        asked = select(Job.queue).where(named(ids), standing([JobStatus.QUEUED]))
         locked = await self.session.scalars(
             select(Queue.name).where(Queue.name.in_(asked), restricted()).order_by(Queue.name).with_for_update(of=Queue)
         )

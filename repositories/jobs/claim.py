@@ -2,15 +2,17 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Text, any_, literal, or_, select, update
+from sqlalchemy import Interval, Text, Uuid, any_, bindparam, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from repositories.errors import translated
 from repositories.jobs.admission import Admitting, unrestricted
-from repositories.jobs.core import NOW, check_batch, held_rows, named, owned
+from repositories.jobs.core import NOW, as_arrays, check_batch, held_rows, named, owned, standing
 from repositories.models import Job
 from repositories.schemas import Held, Lease
 from repositories.states import JobStatus, Verb, sources
@@ -52,6 +54,53 @@ class ClaimedJob(NamedTuple):
 _CLAIMED = tuple(getattr(Job, name) for name in ClaimedJob._fields)
 
 
+# Statements of the hot path are built once: to build one takes several times as long as to send it.
+@cache
+def _claim(*, typed: bool, admitted: bool) -> ReturningUpdate[Any]:
+    claimable = standing(sources(Verb.CLAIM, JobStatus.PROCESSING))
+    due = (
+        select(Job.id)
+        .where(
+            Job.id == any_(bindparam("asked", type_=ARRAY(Uuid))),
+            claimable,
+            or_(Job.scheduled_at.is_(None), Job.scheduled_at <= NOW),
+            *([Job.type == any_(bindparam("known", type_=ARRAY(Text)))] if typed else []),
+            *([] if admitted else [unrestricted()]),
+        )
+        .order_by(Job.id)
+        .with_for_update(skip_locked=True)  # whoever holds the lock is claiming or cancelling it
+        .cte("due")
+    )
+    return (
+        update(Job)
+        .where(Job.id == due.c.id, claimable)
+        .values(
+            status=JobStatus.PROCESSING,
+            attempt=Job.attempt + 1,
+            worker_id=bindparam("claimer", type_=Text),
+            lease_expires_at=NOW + bindparam("lease", type_=Interval),
+            scheduled_at=None,
+            started_at=NOW,
+            version=Job.version + 1,
+            updated_at=NOW,
+        )
+        .returning(*_CLAIMED)
+        .execution_options(synchronize_session=False)
+    )
+
+
+@cache
+def _extend() -> ReturningUpdate[UUID, bool]:
+    mine = owned(held_rows(), [JobStatus.PROCESSING])
+    return (
+        update(Job)
+        .where(Job.id == mine.c.id)
+        .values(lease_expires_at=NOW + bindparam("lease", type_=Interval))
+        .returning(Job.id, Job.cancel_requested_at.is_not(None))
+        .execution_options(synchronize_session=False)
+    )
+
+
 class Claiming(Admitting):
     """Claim, and extend the lease."""
 
@@ -81,36 +130,11 @@ class Claiming(Admitting):
             The jobs that are now ours.
         """
         check_batch(len(ids), "claim")
-        due = (
-            select(Job.id)
-            .where(
-                named(ids),
-                Job.status.in_(sources(Verb.CLAIM, JobStatus.PROCESSING)),
-                or_(Job.scheduled_at.is_(None), Job.scheduled_at <= NOW),
-                *([] if types is None else [Job.type == any_(literal(sorted(types), ARRAY(Text)))]),
-                *([] if admitted else [unrestricted()]),
-            )
-            .order_by(Job.id)
-            .with_for_update(skip_locked=True)  # whoever holds the lock is claiming or cancelling it
-            .cte("due")
-        )
+        parameters: dict[str, Any] = {"asked": list(ids), "claimer": worker_id, "lease": lease}
+        if types is not None:
+            parameters["known"] = sorted(types)
         with translated():
-            rows = await self.session.execute(
-                update(Job)
-                .where(Job.id == due.c.id, Job.status.in_(sources(Verb.CLAIM, JobStatus.PROCESSING)))
-                .values(
-                    status=JobStatus.PROCESSING,
-                    attempt=Job.attempt + 1,
-                    worker_id=worker_id,
-                    lease_expires_at=NOW + lease,
-                    scheduled_at=None,
-                    started_at=NOW,
-                    version=Job.version + 1,
-                    updated_at=NOW,
-                )
-                .returning(*_CLAIMED)
-                .execution_options(synchronize_session=False)
-            )
+            rows = await self.session.execute(_claim(typed=types is not None, admitted=admitted), parameters)
             claimed = [ClaimedJob._make(row) for row in rows]
             if self._tells:
                 self._note(job.id for job in claimed)
@@ -123,15 +147,8 @@ class Claiming(Admitting):
             One entry for each job that is still ours; a job that is missing was lost, and its task must stop.
         """
         check_batch(len(held), "extend the leases of")
-        mine = owned(held_rows(held), [JobStatus.PROCESSING])
         with translated():
-            rows = await self.session.execute(
-                update(Job)
-                .where(Job.id == mine.c.id)
-                .values(lease_expires_at=NOW + lease)
-                .returning(Job.id, Job.cancel_requested_at.is_not(None))
-                .execution_options(synchronize_session=False)
-            )
+            rows = await self.session.execute(_extend(), as_arrays(held) | {"lease": lease})
             return [Lease(job_id, cancel_requested) for job_id, cancel_requested in rows]
 
     async def cancel_requested_among(self, ids: Collection[UUID]) -> list[UUID]:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Uuid,
     and_,
     any_,
+    bindparam,
     case,
     cast,
     column,
@@ -71,9 +72,9 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         if self._hot is not None:
             self._hot.note(self.session, moved)
 
-    async def _apply(self, transition: Update) -> Outcome:
-        """Execute a transition and settle the dependents of the jobs that it ended."""
-        rows = await self.session.execute(transition.returning(*_MOVED).execution_options(synchronize_session=False))
+    async def _apply(self, transition: Update, parameters: Mapping[str, Any] | None = None) -> Outcome:
+        """Execute a transition, made with :func:`moving`, and settle the dependents of the jobs that it ended."""
+        rows = await self.session.execute(transition, parameters)
         outcome, ended = Outcome(), dict[UUID, JobStatus]()
         for job_id, status, has_dependents, version, *values in rows:
             outcome.moved[job_id] = status
@@ -111,7 +112,7 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         left = Job.parents_left - waiting.c.parents
         rows = await self.session.execute(
             update(Job)
-            .where(Job.id == waiting.c.id, Job.status.in_(sources(Verb.RELEASE, JobStatus.QUEUED)))
+            .where(Job.id == waiting.c.id, standing(sources(Verb.RELEASE, JobStatus.QUEUED)))
             .values(
                 parents_left=left,
                 status=case((left <= 0, JobStatus.QUEUED), else_=Job.status),
@@ -134,7 +135,7 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         waiting = _children(parents, [JobStatus.PENDING])
         moved = await self.session.scalars(
             update(Job)
-            .where(Job.id == waiting.c.id, Job.status == JobStatus.PENDING)
+            .where(Job.id == waiting.c.id, standing([JobStatus.PENDING]))
             .values(parents_left=Job.parents_left + waiting.c.parents, version=Job.version + 1, updated_at=NOW)
             .returning(Job.id)
             .execution_options(synchronize_session=False)
@@ -155,7 +156,7 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         )
         waiting = await self.session.scalars(
             update(Job)
-            .where(named(children), Job.status == JobStatus.QUEUED, live > 0)
+            .where(named(children), standing([JobStatus.QUEUED]), live > 0)
             .values(status=JobStatus.PENDING, parents_left=live, queued_at=None)
             .returning(Job.id)
             .execution_options(synchronize_session=False)
@@ -168,7 +169,7 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         waiting = _children(parents, allowed, Job.on_parent_failure == "fail")
         rows = await self.session.execute(
             update(Job)
-            .where(Job.id == waiting.c.id, Job.status.in_(allowed))
+            .where(Job.id == waiting.c.id, standing(allowed))
             .values(
                 final_values(JobStatus.FAILED)
                 | {
@@ -205,6 +206,11 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         return outcome
 
 
+def moving(transition: Update) -> Update:
+    """A transition that returns what ``_apply`` reads."""
+    return transition.returning(*_MOVED).execution_options(synchronize_session=False)
+
+
 def check_batch(size: int, verb: str) -> None:
     """Refuse a batch longer than ``MAX_BATCH``.
 
@@ -213,6 +219,15 @@ def check_batch(size: int, verb: str) -> None:
     """
     if size > MAX_BATCH:
         raise ValueError(f"cannot {verb} {size} jobs at once: at most {MAX_BATCH}")
+
+
+def standing(states: Collection[str]) -> ColumnElement[bool]:
+    """The rows in one of these states, told so that no index serves: where the ids already say which rows.
+
+    An index of all queued rows looks cheap to a planner whose statistics are of a moment when there were few, and is
+    then walked once for each id.
+    """
+    return (cast(Job.status, Text) + literal_column("''", Text)).in_([str(state) for state in states])
 
 
 def in_state(*states: str, job: type[Job] | AliasedClass[Job] = Job) -> ColumnElement[bool]:
@@ -249,15 +264,18 @@ def named(ids: Collection[UUID]) -> ColumnElement[bool]:
     return Job.id == any_(literal(list(ids), ARRAY(Uuid)))
 
 
-def held_rows(held: Sequence[Held], *extra: tuple[str, Sequence[Any], Any]) -> Any:
-    """The held jobs as a table ``mine`` (id, attempt, and any extra columns: name, values, type)."""
-    ids, attempts = [job.job_id for job in held], [job.attempt for job in held]
-    arrays = [literal(ids, ARRAY(Uuid)), literal(attempts, ARRAY(Integer))]
-    columns = [column("id", Uuid), column("attempt", Integer)]
-    for name, values, kind in extra:
-        arrays.append(literal(list(values), ARRAY(kind)))
-        columns.append(column(name, kind))
+def held_rows(**extra: Any) -> Any:
+    """The held jobs as a table ``mine`` (id, attempt, and any extra columns by their types); see :func:`as_arrays`."""
+    kinds = {"id": Uuid, "attempt": Integer} | extra
+    arrays = [bindparam(f"mine_{name}", type_=ARRAY(kind)) for name, kind in kinds.items()]
+    columns = [column(name, kind) for name, kind in kinds.items()]
     return func.unnest(*arrays).table_valued(*columns, name="mine").render_derived()
+
+
+def as_arrays(held: Sequence[Held], **extra: Sequence[Any]) -> dict[str, Any]:
+    """The parameters of a statement that was made with :func:`held_rows`."""
+    arrays = {"id": [job.job_id for job in held], "attempt": [job.attempt for job in held]} | extra
+    return {f"mine_{name}": values for name, values in arrays.items()}
 
 
 def owned(mine: Any, allowed: Sequence[str], *also: Any) -> CTE:
@@ -265,7 +283,7 @@ def owned(mine: Any, allowed: Sequence[str], *also: Any) -> CTE:
     return (
         select(Job.id, *also)
         .join(mine, and_(Job.id == mine.c.id, Job.attempt == mine.c.attempt))
-        .where(Job.status.in_(allowed))
+        .where(standing(allowed))
         .order_by(Job.id)
         .with_for_update(of=Job)
         .cte("owned")

@@ -3,18 +3,21 @@
 import json
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Interval, Text, case, cast, update
+from sqlalchemy import Interval, Text, Update, case, cast, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from repositories.errors import translated
 from repositories.jobs.core import (
     NOW,
     JobStatements,
+    as_arrays,
     check_batch,
     final_values,
     held_rows,
+    moving,
     owned,
     with_cancellation,
     with_error,
@@ -22,6 +25,58 @@ from repositories.jobs.core import (
 from repositories.models import STATUS, Job
 from repositories.schemas import Finish, Held, JobError, Outcome, PutBack
 from repositories.states import FINAL, JobStatus, Verb, sources
+
+
+@cache
+def _finish() -> Update:
+    mine = held_rows(target=Text, result=Text, code=Text, message=Text)
+    ours = owned(mine, [JobStatus.PROCESSING], mine.c.target, mine.c.result, mine.c.code, mine.c.message)
+    failed = ours.c.code.is_not(None)
+    return moving(
+        update(Job)
+        .where(Job.id == ours.c.id)
+        .values(
+            final_values(cast(ours.c.target, STATUS))
+            | {
+                "result": cast(ours.c.result, JSONB),
+                "progress": case((ours.c.target == str(JobStatus.COMPLETED), 100.0), else_=Job.progress),
+                "failures": case((failed, Job.failures + 1), else_=Job.failures),
+                "errors": case(
+                    (failed, with_error(ours.c.code, ours.c.message)),
+                    (ours.c.target == str(JobStatus.CANCELLED), with_cancellation()),
+                    else_=Job.errors,
+                ),
+            }
+        )
+    )
+
+
+@cache
+def _put_back() -> Update:
+    mine = held_rows(later=Interval, code=Text, message=Text)
+    ours = owned(mine, sources(Verb.PUT_BACK, JobStatus.QUEUED), mine.c.later, mine.c.code, mine.c.message)
+    cancelled = Job.cancel_requested_at.is_not(None)
+    failed = ours.c.code.is_not(None)
+    values: dict[str, Any] = {
+        "status": case((cancelled, JobStatus.CANCELLED), else_=JobStatus.QUEUED),
+        "completed_at": case((cancelled, NOW)),
+        "queued_at": case((cancelled, Job.queued_at), else_=NOW),
+        "scheduled_at": case((cancelled, None), else_=NOW + ours.c.later),
+        "lease_expires_at": None,
+        "version": Job.version + 1,
+        "updated_at": NOW,
+        "failures": case((failed, Job.failures + 1), else_=Job.failures),
+        "errors": case(
+            (failed, with_error(ours.c.code, ours.c.message)),
+            (cancelled, with_cancellation()),
+            else_=Job.errors,
+        ),
+    }
+    return moving(
+        update(Job)
+        .where(Job.id == ours.c.id, Job.payload.is_not(None))  # a caller's own job stands in no queue
+        .values(values)
+    )
 
 
 class Finishing(JobStatements):
@@ -41,33 +96,15 @@ class Finishing(JobStatements):
         check_batch(len(finishes), "finish")
         if wrong := [end.to for end in finishes if end.to not in FINAL]:
             raise ValueError(f"cannot finish a job as {wrong[0]}: expected a final state")
-        mine = held_rows(
+        parameters = as_arrays(
             [end.held for end in finishes],
-            ("target", [str(end.to) for end in finishes], Text),
-            ("result", [None if end.result is None else json.dumps(end.result) for end in finishes], Text),
-            ("code", [end.error.code if end.error else None for end in finishes], Text),
-            ("message", [end.error.message if end.error else None for end in finishes], Text),
+            target=[str(end.to) for end in finishes],
+            result=[None if end.result is None else json.dumps(end.result) for end in finishes],
+            code=[end.error.code if end.error else None for end in finishes],
+            message=[end.error.message if end.error else None for end in finishes],
         )
-        ours = owned(mine, [JobStatus.PROCESSING], mine.c.target, mine.c.result, mine.c.code, mine.c.message)
-        failed = ours.c.code.is_not(None)
         with translated():
-            outcome = await self._apply(
-                update(Job)
-                .where(Job.id == ours.c.id)
-                .values(
-                    final_values(cast(ours.c.target, STATUS))
-                    | {
-                        "result": cast(ours.c.result, JSONB),
-                        "progress": case((ours.c.target == str(JobStatus.COMPLETED), 100.0), else_=Job.progress),
-                        "failures": case((failed, Job.failures + 1), else_=Job.failures),
-                        "errors": case(
-                            (failed, with_error(ours.c.code, ours.c.message)),
-                            (ours.c.target == str(JobStatus.CANCELLED), with_cancellation()),
-                            else_=Job.errors,
-                        ),
-                    }
-                )
-            )
+            outcome = await self._apply(_finish(), parameters)
             return await self._refuse(outcome, {end.held.job_id: (end.to, end.held.attempt) for end in finishes})
 
     async def put_back(
@@ -89,34 +126,15 @@ class Finishing(JobStatements):
         """
         check_batch(len(held), "put back")
         asked = [job if isinstance(job, PutBack) else PutBack(job, delay, error) for job in held]
-        mine = held_rows(
+        parameters = as_arrays(
             [job.held for job in asked],
-            ("later", [job.delay or None for job in asked], Interval),
-            ("code", [job.error.code if job.error else None for job in asked], Text),
-            ("message", [job.error.message if job.error else None for job in asked], Text),
+            later=[job.delay or None for job in asked],
+            code=[job.error.code if job.error else None for job in asked],
+            message=[job.error.message if job.error else None for job in asked],
         )
-        ours = owned(mine, sources(Verb.PUT_BACK, JobStatus.QUEUED), mine.c.later, mine.c.code, mine.c.message)
-        cancelled = Job.cancel_requested_at.is_not(None)
-        failed = ours.c.code.is_not(None)
-        values: dict[str, Any] = {
-            "status": case((cancelled, JobStatus.CANCELLED), else_=JobStatus.QUEUED),
-            "completed_at": case((cancelled, NOW)),
-            "queued_at": case((cancelled, Job.queued_at), else_=NOW),
-            "scheduled_at": case((cancelled, None), else_=NOW + ours.c.later),
-            "lease_expires_at": None,
-            "version": Job.version + 1,
-            "updated_at": NOW,
-            "failures": case((failed, Job.failures + 1), else_=Job.failures),
-            "errors": case(
-                (failed, with_error(ours.c.code, ours.c.message)),
-                (cancelled, with_cancellation()),
-                else_=Job.errors,
-            ),
-        }
         later = {job.held.job_id for job in asked if job.delay}
         with translated():
-            # A caller's own job has no payload and stands in no queue.
-            outcome = await self._apply(update(Job).where(Job.id == ours.c.id, Job.payload.is_not(None)).values(values))
+            outcome = await self._apply(_put_back(), parameters)
             outcome.released += [
                 job_id for job_id, status in outcome.moved.items() if status is JobStatus.QUEUED and job_id not in later
             ]

@@ -17,7 +17,7 @@ from sqlalchemy.sql import ColumnElement
 
 from repositories.errors import translated
 from repositories.jobs.admission import PARKED, Admitting, Waiting, not_paused
-from repositories.jobs.core import ASKED_AT, NOW, named, queued_and_due, with_error
+from repositories.jobs.core import ASKED_AT, NOW, moving, named, queued_and_due, standing, with_error
 from repositories.models import CALLER, Job
 from repositories.schemas import Outcome
 from repositories.states import JobStatus
@@ -78,18 +78,20 @@ class Maintaining(Admitting):
         message = func.concat("attempt ", Job.attempt, " ended without a word: its lease ran out (", Job.worker_id, ")")
         with translated():
             outcome = await self._apply(
-                update(Job)
-                .where(Job.id == lost.c.id, Job.status == JobStatus.PROCESSING, Job.lease_expires_at < NOW)
-                .values(
-                    status=target,
-                    crashes=Job.crashes + 1,
-                    errors=with_error(code, message),
-                    completed_at=case((final, NOW)),
-                    queued_at=case((final, Job.queued_at), else_=NOW),
-                    lease_expires_at=None,
-                    scheduled_at=None,
-                    version=Job.version + 1,
-                    updated_at=NOW,
+                moving(
+                    update(Job)
+                    .where(Job.id == lost.c.id, standing([JobStatus.PROCESSING]), Job.lease_expires_at < NOW)
+                    .values(
+                        status=target,
+                        crashes=Job.crashes + 1,
+                        errors=with_error(code, message),
+                        completed_at=case((final, NOW)),
+                        queued_at=case((final, Job.queued_at), else_=NOW),
+                        lease_expires_at=None,
+                        scheduled_at=None,
+                        version=Job.version + 1,
+                        updated_at=NOW,
+                    )
                 )
             )
             outcome.released += [job_id for job_id, status in outcome.moved.items() if status is JobStatus.QUEUED]
@@ -156,7 +158,7 @@ class Maintaining(Admitting):
         """Return those of ``ids`` that are queued and due: what may be handed to ARQ now."""
         with translated():
             rows = await self.session.execute(
-                select(*_WAITING).where(named(ids), Job.status == JobStatus.QUEUED, Job.scheduled_at.is_(None))
+                select(*_WAITING).where(named(ids), standing([JobStatus.QUEUED]), Job.scheduled_at.is_(None))
             )
             return [Waiting(*row) for row in rows]
 
@@ -165,6 +167,6 @@ class Maintaining(Admitting):
         with translated():
             return set(
                 await self.session.scalars(
-                    select(Job.id).where(named(ids), Job.status.in_([JobStatus.QUEUED, JobStatus.PROCESSING]))
+                    select(Job.id).where(named(ids), standing([JobStatus.QUEUED, JobStatus.PROCESSING]))
                 )
             )

@@ -8,7 +8,7 @@ from sqlalchemy import and_, case, select, update
 
 from repositories.base import as_uuid
 from repositories.errors import NotFoundError, translated
-from repositories.jobs.core import NOW, JobStatements, check_batch, named, with_error
+from repositories.jobs.core import NOW, JobStatements, check_batch, moving, named, standing, with_error
 from repositories.models import CALLER, Job, JobItem
 from repositories.schemas import Outcome
 from repositories.states import ItemStatus, JobStatus, Verb, sources
@@ -29,26 +29,26 @@ class Asking(JobStatements):
         """
         check_batch(len(ids), "cancel")
         allowed = sources(Verb.CANCEL, JobStatus.CANCELLED)
-        found = (
-            select(Job.id).where(named(ids), Job.status.in_(allowed)).order_by(Job.id).with_for_update().cte("found")
-        )
+        found = select(Job.id).where(named(ids), standing(allowed)).order_by(Job.id).with_for_update().cte("found")
         marked = and_(Job.status == JobStatus.PROCESSING, Job.worker_id != CALLER)
         text = f"Job cancelled: {reason}" if reason else "Job cancelled"
         with translated():
             outcome = await self._apply(
-                update(Job)
-                .where(Job.id == found.c.id, Job.status.in_(allowed))
-                .values(
-                    status=case((marked, Job.status), else_=JobStatus.CANCELLED),
-                    completed_at=case((marked, None), else_=NOW),
-                    lease_expires_at=case((marked, Job.lease_expires_at), else_=None),
-                    scheduled_at=None,
-                    parents_left=0,
-                    cancel_requested_at=NOW,
-                    cancel_reason=reason,
-                    errors=case((marked, Job.errors), else_=with_error("cancelled", text)),
-                    version=Job.version + 1,
-                    updated_at=NOW,
+                moving(
+                    update(Job)
+                    .where(Job.id == found.c.id, standing(allowed))
+                    .values(
+                        status=case((marked, Job.status), else_=JobStatus.CANCELLED),
+                        completed_at=case((marked, None), else_=NOW),
+                        lease_expires_at=case((marked, Job.lease_expires_at), else_=None),
+                        scheduled_at=None,
+                        parents_left=0,
+                        cancel_requested_at=NOW,
+                        cancel_reason=reason,
+                        errors=case((marked, Job.errors), else_=with_error("cancelled", text)),
+                        version=Job.version + 1,
+                        updated_at=NOW,
+                    )
                 )
             )
             return await self._refuse(outcome, dict.fromkeys(ids, (JobStatus.CANCELLED, None)))
@@ -77,7 +77,7 @@ class Asking(JobStatements):
         allowed = sources(Verb.RETRY, JobStatus.QUEUED)
         found = (
             select(Job.id)
-            .where(named(ids), Job.status.in_(allowed), Job.payload.is_not(None))
+            .where(named(ids), standing(allowed), Job.payload.is_not(None))
             .order_by(Job.id)
             .with_for_update()
             .cte("found")
@@ -101,7 +101,7 @@ class Asking(JobStatements):
         with translated():
             rows = await self.session.execute(
                 update(Job)
-                .where(Job.id == found.c.id, Job.status.in_(allowed))
+                .where(Job.id == found.c.id, standing(allowed))
                 .values(values)
                 .returning(Job.id, Job.has_dependents, Job.depends_on)
                 .execution_options(synchronize_session=False)

@@ -56,13 +56,16 @@ def _work(settings: Settings) -> None:
 async def _supervise(settings: Settings, processes: int) -> None:
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
     told = environment(settings) | {"WORKER_CONCURRENCY": str(settings.worker_concurrency)}
     rolling: set[asyncio.Task[None]] = set()
     async with Supervisor(
         processes, told, settings.shutdown_grace_seconds, max_rss_bytes=settings.max_rss_bytes
     ) as supervisor:
+
+        def stop() -> None:
+            if asked.is_set():
+                supervisor.hurry()
+            asked.set()
 
         def roll() -> None:
             if not rolling:  # one at a time
@@ -70,6 +73,8 @@ async def _supervise(settings: Settings, processes: int) -> None:
                 rolling.add(task)
                 task.add_done_callback(rolling.discard)
 
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
         loop.add_signal_handler(signal.SIGHUP, roll)
         await asked.wait()
         for task in rolling:
