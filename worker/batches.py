@@ -23,7 +23,7 @@ from repositories.errors import DatabaseUnavailableError, RepositoryError
 from repositories.hot_status import HotStatus, JobStatusChange, Mark
 from repositories.jobs import ClaimedJob, JobRepository
 from repositories.states import JobStatus
-from worker.ends import End, HandedBack, Lost, attempt
+from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.leases import Watcher
 from worker.queue import QueueUnavailableError
 from worker.recording import Ended, Finisher
@@ -33,6 +33,9 @@ BATCH = 500
 """The most jobs of one claim."""
 
 POLL_SECONDS = 1.0
+LOOK_SECONDS = 0.25
+"""How late an attempt whose time is up may be stopped."""
+
 TELL_SECONDS = 0.1
 """How late hot status may learn that a job was started."""
 
@@ -69,13 +72,14 @@ class Batches:
         self._slots = runtime.settings.worker_concurrency
         self._reserved = 0
         self._running: dict[Run, asyncio.Task[None]] = {}
+        self._due: dict[Run, float] = {}
         self._room = asyncio.Event()
         self._stopping = asyncio.Event()
         self._taking = asyncio.Lock()
         self._claimers: list[asyncio.Task[None]] = []
         self._finisher = Finisher(runtime, capacity=max(2_000, 4 * self._slots), on_room=self._room.set)
         self._untold: list[tuple[Mark | None, Run]] = []
-        self._teller: asyncio.Task[None] | None = None
+        self._keepers: list[asyncio.Task[None]] = []
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -174,6 +178,15 @@ class Batches:
         except RepositoryError as error:  # a fault of ours must not end the worker: the reconciler sends the jobs again
             log.exception("claim.error", jobs=len(ids), exc_info=error)
 
+    async def _keep_time(self) -> None:
+        """Stop attempts whose time is up. One look over all costs less than a timer for each."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            now = time.monotonic()
+            for run, due in [(run, due) for run, due in self._due.items() if due < now and not run.overdue]:
+                log.warning("job.overdue", job_id=str(run.job.id), over_seconds=round(now - due, 1))
+                run.stop_as_overdue()
+
     async def _tell_starts(self, hot: HotStatus) -> None:
         """Tell hot status what was started; what has ended meanwhile is told by its end alone."""
         while True:
@@ -196,6 +209,7 @@ class Batches:
             self._untold += [(since, run) for run in runs]
         self._idle.clear()
         for run in runs:
+            self._due[run] = began + run.job.timeout_seconds
             run.task = self._running[run] = asyncio.create_task(self._carry_out(run, began))
         log.debug("job.claimed", jobs=len(jobs), first_job_id=str(jobs[0].id))
 
@@ -226,9 +240,9 @@ class Batches:
         try:
             end = await attempt(run)
         except asyncio.CancelledError:
-            end = Lost() if run.lost else HandedBack(timedelta(0), "shutdown")
+            end = Lost() if run.lost else timed_out(run) if run.overdue else HandedBack(timedelta(0), "shutdown")
         finally:
-            del self._running[run]
+            del self._running[run], self._due[run]
             self._room.set()
             if not self._running:
                 self._idle.set()
@@ -239,8 +253,9 @@ class Batches:
         self._claimers = [
             asyncio.create_task(self._claim_forever(), name=f"claimer-{number}") for number in range(_CLAIMERS)
         ]
+        self._keepers = [asyncio.create_task(self._keep_time(), name="time-keeper")]
         if self._runtime.hot is not None:
-            self._teller = asyncio.create_task(self._tell_starts(self._runtime.hot), name="teller")
+            self._keepers.append(asyncio.create_task(self._tell_starts(self._runtime.hot), name="teller"))
         return self
 
     async def __aexit__(
@@ -250,7 +265,7 @@ class Batches:
             return
 
         await self.stop(at_once)
-        if self._teller is not None:
-            self._teller.cancel()
-            await asyncio.wait({self._teller})
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.wait(self._keepers)
         await self._finisher.__aexit__(kind, error, trace)

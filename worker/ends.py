@@ -1,6 +1,5 @@
 """How an attempt ends: whatever a task did becomes one :data:`End`, which :mod:`worker.recording` writes down."""
 
-import asyncio
 import random
 from dataclasses import dataclass
 from datetime import timedelta
@@ -64,25 +63,26 @@ End = Completed | Failed | TryAgain | HandedBack | Cancelled | Lost
 
 
 async def attempt(run: Run) -> End:
-    """Run the job's task and say how it ended; only a cancellation passes through."""
-    job, runtime = run.job, run.runtime
-    deadline = asyncio.timeout(job.timeout_seconds)
+    """Run the job's task and say how it ended; only a cancellation passes through.
+
+    Whoever calls it keeps the job's time limit: :func:`timed_out` is the end of an attempt that was stopped for it.
+    """
     try:
-        async with deadline:
-            return Completed(await runtime.tasks[job.type](run))
+        return Completed(await run.runtime.tasks[run.job.type](run))
     except _SAID as said:
         return _as_said(said)
     except (EngineUnavailableError, StorageUnavailableError, DatabaseUnavailableError) as error:
         return HandedBack(timedelta(seconds=AWAY_SECONDS * (0.5 + random.random())), str(error))  # noqa: S311 - jitter
     except StoredBytesMissingError as error:
         return TryAgain(JobError(code="bytes_missing", message=str(error)))
-    except TimeoutError as error:
-        if deadline.expired():
-            message = f"the attempt took longer than its {job.timeout_seconds} seconds; finished items are kept"
-            return TryAgain(JobError(code="timeout", message=message))
-        return _unexpected(error)
     except Exception as error:  # noqa: BLE001 - whatever a task raises becomes an entry of the job's errors
         return _unexpected(error)
+
+
+def timed_out(run: Run) -> End:
+    """The end of an attempt that took too long."""
+    message = f"the attempt took longer than its {run.job.timeout_seconds} seconds; finished items are kept"
+    return TryAgain(JobError(code="timeout", message=message))
 
 
 _SAID = (JobFailedError, RetryAfterError, CancelRequestedError, AttemptLostError, Snooze)

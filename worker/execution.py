@@ -14,7 +14,7 @@ from repositories.base import as_uuid
 from repositories.errors import DatabaseUnavailableError
 from repositories.jobs import JobRepository
 from worker.batches import started
-from worker.ends import End, HandedBack, Lost, attempt
+from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.leases import Watcher
 from worker.recording import Ended, record
 from worker.run import Run, Runtime
@@ -68,7 +68,10 @@ async def _carry_out(run: Run) -> tuple[End, bool]:
     with structlog.contextvars.bound_contextvars(job_id=str(job.id), job_type=job.type, attempt=job.attempt):
         run.task = asyncio.create_task(attempt(run))
         try:
-            return await run.task, False
+            async with asyncio.timeout(job.timeout_seconds):
+                return await run.task, False
+        except TimeoutError:
+            return timed_out(run), False
         except asyncio.CancelledError:
             if run.lost:
                 return Lost(), False

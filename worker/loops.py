@@ -46,7 +46,9 @@ class Loops:
 
     def start(self) -> None:
         """Start every loop; the first step of each runs at once."""
-        self._tasks = [asyncio.create_task(_run(loop, self._stopping), name=f"loop-{loop.name}") for loop in self._loops]
+        self._tasks = [
+            asyncio.create_task(_run(loop, self._stopping), name=f"loop-{loop.name}") for loop in self._loops
+        ]
 
     async def stop(self) -> None:
         """Stop every loop, and wait until the last has ended."""
@@ -140,6 +142,9 @@ class Upkeep:
         Redis is not the one that it was, or has lost its data.
         """
         run_id, known = await self._queue.begin_check()
+        if not known:  # but if as many stand there as should, it was handed them all and only never asked
+            async with self._database.get_session() as session:
+                known = await JobRepository(session).count_waiting() <= await self._queue.total()
         handed_over = await self._hand_over_missing(_PAGES if known else None)
         await self._queue.end_check(run_id)
         removed = await self._forget_ended()

@@ -280,6 +280,14 @@ class JobQueue:
         with _translated():
             return int(await self._redis.zcard(queue_key(queue)))
 
+    async def total(self) -> int:
+        """How many messages wait in all queues.
+
+        Raises:
+            QueueUnavailableError: Redis does not answer.
+        """
+        return sum([await self.length(name) for name in await self.names()])
+
     async def positions(self, ids: Sequence[UUID]) -> dict[UUID, int]:
         """Return where jobs stand in their queues, from 1, in one pipeline; those that are not there are left out.
 

@@ -138,6 +138,7 @@ class Run:
         cancel_requested: it is to stop at its next item boundary.
         lost: another attempt owns the job.
         limited: its queue has a limit, so its end makes room for another job of it.
+        overdue: the attempt took longer than it may, and is being stopped.
     """
 
     job: ClaimedJob
@@ -147,6 +148,7 @@ class Run:
     cancel_requested: bool = False
     lost: bool = False
     limited: bool = False
+    overdue: bool = False
 
     def __post_init__(self) -> None:
         self.held = self.job.held
@@ -240,6 +242,12 @@ class Run:
     def stop_as_lost(self) -> None:
         """Stop at the next await: nothing this attempt writes would be taken."""
         self.lost = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def stop_as_overdue(self) -> None:
+        """Stop at the next await: the job's time is up."""
+        self.overdue = True
         if self.task is not None:
             self.task.cancel()
 

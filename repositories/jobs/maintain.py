@@ -154,6 +154,11 @@ class Maintaining(Admitting):
             return jobs, None
         return jobs, Place(jobs[-1].queue, jobs[-1].priority, rows[-1].queued_at, jobs[-1].job_id)
 
+    async def count_waiting(self) -> int:
+        """Return how many jobs are queued and due: so many messages Redis should hold."""
+        with translated():
+            return await self.session.scalar(select(func.count()).where(queued_and_due())) or 0
+
     async def waiting_among(self, ids: Collection[UUID]) -> list[Waiting]:
         """Return those of ``ids`` that are queued and due: what may be handed to ARQ now."""
         with translated():
