@@ -302,6 +302,16 @@ async def test_a_permanent_error_fails_the_job_at_once(client: JobClient, shop: 
     assert (job.status, job.attempt, job.errors[-1]["code"]) == (JobStatus.FAILED, 1, "hopeless")
 
 
+async def test_an_attempt_that_takes_too_long_is_stopped_and_tried_again(
+    client: JobClient, shop: Runtime, workshop: Workshop
+) -> None:
+    (job_id,) = await client.enqueue_many(_jobs("held", timeout_seconds=1))
+
+    job = await _put_back(client, shop, job_id)
+
+    assert (job.failures, job.errors[-1]["code"], workshop.running) == (1, "timeout", 0)
+
+
 async def test_a_lost_lease_stops_the_task_and_its_end_changes_nothing(
     client: JobClient, shop: Runtime, workshop: Workshop, told: asyncio.Event
 ) -> None:
