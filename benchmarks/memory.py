@@ -1,8 +1,8 @@
 """Does a worker's memory stay flat? One worker process drains jobs that do nothing, in waves, and its size is printed.
 
-``python -m benchmarks.memory --jobs 1000000`` starts a PostgreSQL and a Redis of its own in a temporary folder; a million
-jobs take about 1 GB of disk. More is enqueued as soon as few are left, so the worker is never idle. The first row has
-what every worker needs once (connections, prepared statements, caches): what counts is whether later rows grow.
+``python -m benchmarks.memory --jobs 1000000`` starts a PostgreSQL and a Redis of its own in a temporary folder.
+A million jobs take about 1 GB of disk. More is enqueued as soon as few are left, so the worker is never idle. The first
+row has what every worker needs once (connections, prepared statements, caches): what counts is whether later rows grow.
 """
 
 import argparse

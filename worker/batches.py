@@ -23,6 +23,7 @@ from repositories.errors import DatabaseUnavailableError, RepositoryError
 from repositories.hot_status import HotStatus, JobStatusChange, Mark
 from repositories.jobs import ClaimedJob, JobRepository
 from repositories.states import JobStatus
+from worker.ending import end_all
 from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.leases import Watcher
 from worker.queue import QueueUnavailableError
@@ -98,9 +99,7 @@ class Batches:
         await asyncio.wait({patience, done}, return_when=asyncio.FIRST_COMPLETED)
         for waiter in (patience, done):
             waiter.cancel()
-        for task in self._running.values():
-            task.cancel()
-        await self._idle.wait()
+        await end_all(self._running.values())
 
     async def _claim_forever(self) -> None:
         while not self._stopping.is_set():
@@ -265,7 +264,5 @@ class Batches:
             return
 
         await self.stop(at_once)
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.wait(self._keepers)
+        await end_all(self._keepers)
         await self._finisher.__aexit__(kind, error, trace)

@@ -20,6 +20,7 @@ from repositories.errors import DatabaseUnavailableError
 from repositories.hot_status import HotStatus
 from repositories.jobs import JobRepository, Place, Waiting
 from repositories.schemas import Outcome
+from worker.ending import end_all
 from worker.queue import JobQueue, QueueUnavailableError
 
 log = structlog.get_logger(__name__)
@@ -53,9 +54,7 @@ class Loops:
     async def stop(self) -> None:
         """Stop every loop, and wait until the last has ended."""
         self._stopping.set()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
 
 
 async def _run(loop: Loop, stopping: asyncio.Event) -> None:

@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 # The job's own timeout decides; ARQ's only has to be longer than any of them.
 _ARQ_TIMEOUT = timedelta(days=8)
 # ARQ counts how often it saw a message; our record counts attempts, and decides.
+# A worker that slept over a cron's time must find that it ran, or it would run it again.
+_CRON_KEPT_SECONDS = 3_600
 _ARQ_MAX_TRIES = 1_000_000_000
 
 
@@ -139,8 +141,8 @@ def worker_settings(settings: Settings, tasks: Mapping[str, Task] = TASKS) -> di
         "functions": [_arq_function(job_type) for job_type in tasks],
         "cron_jobs": [
             # Before the clean-up, which takes away what it counts.
-            cron(roll_up, name="cron:roll_up", minute=7, second=0, timeout=600),
-            cron(cleanup, name="cron:cleanup", minute=17, second=0, timeout=3_600),
+            cron(roll_up, name="cron:roll_up", minute=7, second=0, timeout=600, keep_result=_CRON_KEPT_SECONDS),
+            cron(cleanup, name="cron:cleanup", minute=17, second=0, timeout=3_600, keep_result=_CRON_KEPT_SECONDS),
         ],
         "redis_settings": redis_settings(require(settings.redis_url, "REDIS_URL")),
         "on_startup": startup,

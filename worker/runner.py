@@ -14,6 +14,7 @@ from arq.worker import Worker, get_kwargs
 from redis.exceptions import RedisError
 
 from worker.batches import Batches
+from worker.ending import end_all
 from worker.main import worker_settings
 from worker.queue import SIDE_QUEUE, connect
 from worker.run import Runtime, Task
@@ -43,6 +44,8 @@ class Runner(Worker):
         values = get_kwargs(worker_settings(settings, tasks))
         values.pop("redis_settings", None)
         super().__init__(**values | {"redis_pool": redis, "queue_name": SIDE_QUEUE})  # type: ignore[arg-type]
+        # Only cron jobs run through ARQ here: the mark of one whose worker was killed need not outlast our longest job.
+        self.in_progress_timeout_s = 10 + max(cron.timeout_s or 0 for cron in self.cron_jobs)
 
     async def main(self) -> None:
         """Run until asked to stop; then let jobs end within the grace period, and hand the rest back.
@@ -63,9 +66,8 @@ class Runner(Worker):
             tell_supervisor()
             await self._asked.wait()
             log.info("worker.stopping", jobs=batches.running, grace_seconds=self._settings.shutdown_grace_seconds)
-            crons.cancel()
             await batches.stop(self._grace)
-        await asyncio.wait({crons})
+            await end_all({crons})
 
     def _running(self) -> int:
         return self._batches.running if self._batches is not None else 0
@@ -95,9 +97,7 @@ class Runner(Worker):
                     log.exception("cron.error", exc_info=error)
                 await asyncio.sleep(_POLL_SECONDS)
         finally:
-            for task in self.tasks.values():
-                task.cancel()
-            await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+            await end_all(self.tasks.values())
             self.tasks.clear()
 
     def handle_sig(self, signum: Signals) -> None:
