@@ -29,7 +29,7 @@ from worker.registry import BEAT, Presence, Registry
 from worker.run import Runtime, Task
 from worker.settings import Settings, SettingsError, load_settings, require
 from worker.storage import Storage
-from worker.tasks import TASKS
+from worker.tasks import RETRIES, TASKS
 from worker.tasks.maintenance import cleanup, roll_up
 from worker.telemetry import configure_logging
 
@@ -109,7 +109,7 @@ async def startup(ctx: dict[Any, Any]) -> None:
         stack.push_async_callback(presence.leave)
         stack.push_async_callback(loops.stop)
         ctx["runtime"] = Runtime(
-            settings, database, queue, Storage(settings.storage_url), engine, leases, worker_id, tasks, hot=hot
+            settings, database, queue, Storage(settings.storage_url), engine, leases, worker_id, tasks, RETRIES, hot
         )
     except BaseException:
         await stack.aclose()

@@ -24,7 +24,7 @@ from tests.waiting import until
 from worker.batches import Batches
 from worker.client import JobClient
 from worker.queue import SIDE_QUEUE, JobQueue
-from worker.run import JobFailedError, RetryAfterError, Run, Runtime, Snooze
+from worker.run import JobFailedError, RetryAfterError, RetryPolicy, Run, Runtime, Snooze
 
 Tasks = dict[str, Callable[[Run], Awaitable[dict[str, Any]]]]
 
@@ -291,6 +291,19 @@ async def _is_scheduled(client: JobClient, job_id: UUID) -> bool:
 def _due_in(job: Job) -> timedelta:
     assert job.scheduled_at is not None
     return job.scheduled_at - job.updated_at
+
+
+async def test_each_job_type_waits_after_a_failure_as_its_own_policy_says(client: JobClient, shop: Runtime) -> None:
+    async def broken(_: Run) -> dict[str, Any]:
+        raise RuntimeError("no idea")
+
+    policy = RetryPolicy(base_seconds=3_600, cap_seconds=3_600)
+    shop = replace(shop, tasks={**shop.tasks, "patient": broken}, retries={"patient": policy})
+    (job_id,) = await client.enqueue_many(_jobs("patient"))
+
+    job = await _put_back(client, shop, job_id)
+
+    assert timedelta(minutes=6) <= _due_in(job) <= timedelta(hours=1)
 
 
 async def test_a_permanent_error_fails_the_job_at_once(client: JobClient, shop: Runtime) -> None:
