@@ -38,6 +38,8 @@ _SPARE_ROLES = 40
 _POLL_SECONDS = 0.2
 _LOG_TAIL_LINES = 12
 _ID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_STATUS = b"cache:status:"
+_STATUS_SECONDS = 3_600
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,8 @@ async def _orphans(servers: ChaosServers, within: float) -> list[str]:
 async def _naming_jobs(client: Redis) -> list[bytes]:
     found: list[bytes] = []
     async for key in client.scan_iter(count=1_000):
+        if key.startswith(_STATUS) and 0 <= await client.ttl(key) <= _STATUS_SECONDS:
+            continue  # a copy of a job's status outlives the job, and goes by itself
         if _ID.search(key):
             found.append(key)
             continue
