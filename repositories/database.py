@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from repositories.cache import reset_shared_memory_backend
-from repositories.engine import make_engine
+from repositories.engine import is_pooled, make_engine
 from repositories.errors import connecting, translated
 from repositories.hot_status import HotStatus
 from repositories.replica import CONNECT_TIMEOUT_SECONDS, RETRY_SECONDS, Replica, read_only
@@ -115,11 +115,18 @@ class DatabaseManager:
 
     @asynccontextmanager
     async def get_autocommit(self) -> AsyncIterator[AsyncSession]:
-        """A session whose statements commit one by one, each in one round trip: for work that is a single statement.
+        """A session whose statements commit one by one: for work that is a single statement.
+
+        It saves the round trips of BEGIN and COMMIT. Behind PgBouncer, where a statement outside a transaction would
+        have no time limit, it is one transaction.
 
         Raises:
             DatabaseUnavailableError: PostgreSQL does not answer.
         """
+        if is_pooled(self.engine):
+            async with self.get_transaction() as session:
+                yield session
+            return
         with translated():
             async with self._autocommit() as session:
                 with connecting():

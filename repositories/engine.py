@@ -4,7 +4,7 @@ A URL says how its server is reached, so that no caller can forget it: ``?pgboun
 transaction mode (``DATABASE_PGBOUNCER`` sets it). There one statement's connection may not be the next one's:
 
 - Statements are prepared without a name. A name would stay behind on a server connection that others use next.
-  Inside a transaction the connection is one's own, and every statement of ours is inside one.
+  Inside a transaction the connection is one's own, and every statement of ours is inside one there.
 - PgBouncer refuses ``statement_timeout`` and ``jit`` when a connection begins, and would let them leak later: each
   transaction sets them for itself, which costs it one more statement.
 - The pool stays. Without names nothing is left on a connection, and a kept one saves the log-in of each transaction.

@@ -19,13 +19,14 @@ from uuid import UUID
 
 import structlog
 
-from repositories.errors import DatabaseUnavailableError, RepositoryError
-from repositories.hot_status import HotStatus, JobStatusChange, Mark
-from repositories.jobs import ClaimedJob, JobRepository
+from repositories.errors import DatabaseUnavailableError
+from repositories.hot_status import JobStatusChange, Mark
+from repositories.jobs import ClaimedJob, JobRepository, Waiting
 from repositories.states import JobStatus
 from worker.ending import end_all
 from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.leases import Watcher
+from worker.loops import Loop, Loops
 from worker.queue import QueueUnavailableError
 from worker.recording import Ended, Finisher
 from worker.run import Run, Runtime
@@ -80,7 +81,12 @@ class Batches:
         self._claimers: list[asyncio.Task[None]] = []
         self._finisher = Finisher(runtime, capacity=max(2_000, 4 * self._slots), on_room=self._room.set)
         self._untold: list[tuple[Mark | None, Run]] = []
-        self._keepers: list[asyncio.Task[None]] = []
+        self._locked: list[Waiting] = []
+        self._keepers = Loops(
+            Loop("time", timedelta(seconds=LOOK_SECONDS), self._keep_time),
+            Loop("tell", timedelta(seconds=TELL_SECONDS), self._tell_starts),
+            Loop("hand back", timedelta(seconds=LOOK_SECONDS), self._hand_back),
+        )
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -93,7 +99,7 @@ class Batches:
         """Take no more jobs; let running ones end until ``grace`` returns, then hand the rest back."""
         self._stopping.set()
         self._room.set()
-        await asyncio.gather(*self._claimers)
+        await asyncio.gather(*self._claimers, return_exceptions=True)
         patience = asyncio.ensure_future(grace())
         done = asyncio.ensure_future(self._idle.wait())
         await asyncio.wait({patience, done}, return_when=asyncio.FIRST_COMPLETED)
@@ -103,14 +109,18 @@ class Batches:
 
     async def _claim_forever(self) -> None:
         while not self._stopping.is_set():
-            async with self._taking:
-                ids = await self._take()
-            if ids:
-                try:
+            ids: list[UUID] = []
+            try:
+                async with self._taking:
+                    ids = await self._take()
+                if ids:
                     await self._start(ids)
-                finally:
-                    self._reserved -= len(ids)
-                    self._room.set()
+            except Exception as error:  # a fault of ours must not end the worker: the reconciler sends the jobs again
+                log.exception("claim.error", jobs=len(ids), exc_info=error)
+                await asyncio.sleep(POLL_SECONDS)
+            finally:
+                self._reserved -= len(ids)
+                self._room.set()
 
     async def _take(self) -> list[UUID]:
         """Take a batch of ids and reserve their slots; empty when there was none, or the worker is to stop."""
@@ -167,36 +177,38 @@ class Batches:
 
     async def _start(self, ids: Sequence[UUID]) -> None:
         """Claim these jobs and start those that are ours now."""
-        try:
-            since = None if self._runtime.hot is None else self._runtime.hot.mark
-            jobs = await self._patiently(lambda: self._claim(ids))
-            self._run(jobs or [], since)
-            left = set(ids) - {job.id for job in jobs or []}
-            if left and jobs is not None:
-                self._run(await self._patiently(lambda: self._admit(left)) or [], since, limited=True)
-        except RepositoryError as error:  # a fault of ours must not end the worker: the reconciler sends the jobs again
-            log.exception("claim.error", jobs=len(ids), exc_info=error)
+        since = None if self._runtime.hot is None else self._runtime.hot.mark
+        jobs = await self._patiently(lambda: self._claim(ids))
+        self._run(jobs or [], since)
+        left = set(ids) - {job.id for job in jobs or []}
+        if left and jobs is not None:
+            self._run(await self._patiently(lambda: self._admit(left)) or [], since, limited=True)
 
     async def _keep_time(self) -> None:
         """Stop attempts whose time is up. One look over all costs less than a timer for each."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            now = time.monotonic()
-            for run, due in [(run, due) for run, due in self._due.items() if due < now and not run.overdue]:
+        now = time.monotonic()
+        for run, due in [(run, due) for run, due in self._due.items() if due < now]:
+            if not run.overdue:
                 log.warning("job.overdue", job_id=str(run.job.id), over_seconds=round(now - due, 1))
-                run.stop_as_overdue()
+            run.stop_as_overdue()  # at every look: a cancellation can get lost
 
-    async def _tell_starts(self, hot: HotStatus) -> None:
+    async def _tell_starts(self) -> None:
         """Tell hot status what was started; what has ended meanwhile is told by its end alone."""
-        while True:
-            await asyncio.sleep(TELL_SECONDS)
-            untold, self._untold = self._untold, []
-            by_mark: dict[Mark | None, list[JobStatusChange]] = defaultdict(list)
-            for since, run in untold:
-                if run in self._running:
-                    by_mark[since].append(started(run.job))
-            for since, changes in by_mark.items():
-                await hot.advance(changes, since=since)
+        untold, self._untold = self._untold, []
+        if self._runtime.hot is None:
+            return
+        by_mark: dict[Mark | None, list[JobStatusChange]] = defaultdict(list)
+        for since, run in untold:
+            if run in self._running:
+                by_mark[since].append(started(run.job))
+        for since, changes in by_mark.items():
+            await self._runtime.hot.advance(changes, since=since)
+
+    async def _hand_back(self) -> None:
+        """Hand over again what could not be claimed because somebody held its row for a moment."""
+        locked, self._locked = self._locked, []
+        if locked:
+            await self._runtime.queue.hand_over(locked)
 
     def _run(self, jobs: Sequence[ClaimedJob], since: Mark | None, *, limited: bool = False) -> None:
         if not jobs:
@@ -223,9 +235,12 @@ class Batches:
             jobs = JobRepository(session)
             admission = await jobs.admit(ids, runtime.tasks)
             claimed = await jobs.claim(admission.start, *self._as_us(), admitted=True) if admission.start else []
+            left = set(ids) - {job.id for job in claimed}
+            locked = await jobs.waiting_among(left)
             # Before the commit: after it another worker may have handed a parked job over again.
             with suppress(QueueUnavailableError):
-                await runtime.queue.forget(set(ids) - {job.id for job in claimed})
+                await runtime.queue.forget(left - {job.job_id for job in locked})
+        self._locked += locked
         return claimed
 
     def _as_us(self) -> tuple[str, timedelta, Collection[str]]:
@@ -252,9 +267,7 @@ class Batches:
         self._claimers = [
             asyncio.create_task(self._claim_forever(), name=f"claimer-{number}") for number in range(_CLAIMERS)
         ]
-        self._keepers = [asyncio.create_task(self._keep_time(), name="time-keeper")]
-        if self._runtime.hot is not None:
-            self._keepers.append(asyncio.create_task(self._tell_starts(self._runtime.hot), name="teller"))
+        self._keepers.start()
         return self
 
     async def __aexit__(
@@ -264,5 +277,5 @@ class Batches:
             return
 
         await self.stop(at_once)
-        await end_all(self._keepers)
+        await self._keepers.stop()
         await self._finisher.__aexit__(kind, error, trace)

@@ -140,8 +140,8 @@ class Upkeep:
         Looks at a part of each at a time, and goes on with the next one at the next step; but at everything at once if
         Redis is not the one that it was, or has lost its data.
         """
-        run_id, known = await self._queue.begin_check()
-        if not known:  # but if as many stand there as should, it was handed them all and only never asked
+        run_id, known, new = await self._queue.begin_check()
+        if new:  # never asked before, or emptied: the latter shows in how much stands there
             async with self._database.get_session() as session:
                 known = await JobRepository(session).count_waiting() <= await self._queue.total()
         handed_over = await self._hand_over_missing(_PAGES if known else None)
@@ -155,15 +155,15 @@ class Upkeep:
     async def _hand_over_missing(self, pages: int | None) -> int:
         """Look at so many pages of what waits; ``None``: at all of it."""
         count = 0
-        marked_before, self._marked = self._marked, set()
         after = self._after if pages is not None else None
         for _ in count_from(1) if pages is None else range(pages):
             async with self._database.get_session() as session:
                 waiting, after = await JobRepository(session).waiting(after, _BATCH)
             stranded = await self._queue.stranded(waiting)
             # A worker that died between its mark and its claim: the mark would keep everybody away for days.
-            lost = stranded.missing + [job for job in stranded.marked if job.job_id in marked_before]
-            self._marked |= {job.job_id for job in stranded.marked} - marked_before
+            lost = stranded.missing + [job for job in stranded.marked if job.job_id in self._marked]
+            marked = {job.job_id for job in stranded.marked} - self._marked
+            self._marked = (self._marked - {job.job_id for job in waiting}) | marked
             if lost:  # some may have been claimed between the two looks
                 async with self._database.get_session() as session:
                     lost = await JobRepository(session).waiting_among([job.job_id for job in lost])

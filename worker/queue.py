@@ -54,10 +54,12 @@ for _, queue in ipairs(KEYS) do
     local skipped, page = 0, 0
     while #taken < wanted and page < 20 do
         page = page + 1
-        local ids = redis.call('ZRANGEBYSCORE', queue, '-inf', ARGV[1], 'LIMIT', skipped, wanted - #taken)
+        local size = math.max(wanted - #taken, 200)
+        local ids = redis.call('ZRANGEBYSCORE', queue, '-inf', ARGV[1], 'LIMIT', skipped, size)
         if #ids == 0 then break end
         local gone = {}
         for _, id in ipairs(ids) do
+            if #taken >= wanted then break end
             if #id ~= 36 or not string.match(id, '^%x+%-%x+%-%x+%-%x+%-%x+$') then
                 redis.call('ZADD', ARGV[4], ARGV[1], id)
                 gone[#gone + 1] = id
@@ -333,18 +335,19 @@ class JobQueue:
                 marked.append(job)
         return Stranded(missing, marked)
 
-    async def begin_check(self) -> tuple[str, bool]:
-        """Say which process of Redis this is, and whether all that waits was handed over to it and is still there.
+    async def begin_check(self) -> tuple[str, bool, bool]:
+        """Say which process of Redis this is, whether it was handed all that waits, and whether it knows nothing.
 
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
         with _translated():
             run_id = str((await self._redis.info("server"))["run_id"])
-            known = await self._redis.get(_KNOWN) == run_id.encode()
+            noted = await self._redis.get(_KNOWN)
+            known = noted == run_id.encode()
             if not known:
                 await self._redis.set(_KNOWN, "being filled")
-        return run_id, known
+        return run_id, known, noted is None
 
     async def end_check(self, run_id: str) -> None:
         """Note that all that waits was handed over to the process ``run_id``, unless Redis was emptied meanwhile.

@@ -17,13 +17,13 @@ import structlog
 from repositories.errors import (
     DatabaseUnavailableError,
     InvalidTransitionError,
-    RepositoryError,
     TransactionAbortedError,
 )
 from repositories.hot_status import JobStatusChange
 from repositories.jobs import JobRepository, Waiting
 from repositories.schemas import Finish, JobError, Outcome, PutBack
 from repositories.states import JobStatus
+from worker.ending import end_all
 from worker.ends import Cancelled, Completed, End, Failed, HandedBack, Lost, TryAgain, retry_delay
 from worker.queue import QueueUnavailableError
 from worker.run import RetryPolicy, Run, Runtime
@@ -216,23 +216,20 @@ class Finisher:
                     log.warning("job.end_waiting", jobs=len(group), reason=str(error))
                 await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
-            except RepositoryError as error:
+            except Exception as error:  # noqa: BLE001 - one end that cannot be written must not cost the others theirs
                 await self._one_by_one(group, error)
-                return
-            except Exception as error:  # a fault of ours: this worker lets go of these jobs, and they are rescued
-                log.exception("job.end_error", jobs=len(group), exc_info=error)
                 return
             else:
                 return
 
-    async def _one_by_one(self, group: list[Ended], error: RepositoryError) -> None:
-        """Find the end that PostgreSQL does not take, so that the others are written; that job fails for it."""
+    async def _one_by_one(self, group: list[Ended], error: Exception) -> None:
+        """Find the end that cannot be written, so that the others are; that job fails for it, or is let go."""
         if len(group) > 1:
             for ended in group:
                 await self._record([ended])
             return
         (ended,) = group
-        log.error("job.end_not_recordable", job_id=str(ended.run.job.id), reason=str(error))
+        log.error("job.end_not_recordable", job_id=str(ended.run.job.id), reason=f"{type(error).__name__}: {error}")
         if isinstance(ended.end, Completed):
             failure = JobError(code="result_not_recordable", message=f"the job's result cannot be written: {error}")
             await self._record([ended._replace(end=Failed(failure))])
@@ -247,8 +244,7 @@ class Finisher:
         self._closing = True
         self._more.set()
         _, late = await asyncio.wait(self._writers, timeout=self._close_seconds)
-        for writer in late:
-            writer.cancel()
+        await end_all(late)
         if late:
             log.warning("job.end_given_up", jobs=len(self._waiting) + self._in_flight, next="they are rescued")
         for result in await asyncio.gather(*self._writers, return_exceptions=True):

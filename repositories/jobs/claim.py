@@ -91,7 +91,8 @@ def _claim(*, typed: bool, admitted: bool) -> ReturningUpdate[Any]:
 
 @cache
 def _extend() -> ReturningUpdate[UUID, bool]:
-    mine = owned(held_rows(), [JobStatus.PROCESSING])
+    # Whoever holds one row for long must not cost the others their leases.
+    mine = owned(held_rows(), [JobStatus.PROCESSING], skip_locked=True)
     return (
         update(Job)
         .where(Job.id == mine.c.id)
@@ -144,12 +145,22 @@ class Claiming(Admitting):
         """Keep running jobs ours: one statement for all of a worker's jobs.
 
         Returns:
-            One entry for each job that is still ours; a job that is missing was lost, and its task must stop.
+            One entry for each job that is still ours; a job that is missing was lost, and its task must stop. A row
+            that somebody else holds locked is not waited for: its lease stays as it is until the next time.
         """
         check_batch(len(held), "extend the leases of")
         with translated():
             rows = await self.session.execute(_extend(), as_arrays(held) | {"lease": lease})
-            return [Lease(job_id, cancel_requested) for job_id, cancel_requested in rows]
+            leases = [Lease(job_id, cancel_requested) for job_id, cancel_requested in rows]
+            extended = {lease.job_id for lease in leases}
+            if locked := {job.job_id: job.attempt for job in held if job.job_id not in extended}:
+                ours = await self.session.execute(
+                    select(Job.id, Job.attempt, Job.cancel_requested_at.is_not(None)).where(
+                        named(list(locked)), standing([JobStatus.PROCESSING])
+                    )
+                )
+                leases += [Lease(job_id, asked) for job_id, attempt, asked in ours if locked[job_id] == attempt]
+            return leases
 
     async def cancel_requested_among(self, ids: Collection[UUID]) -> list[UUID]:
         """Return those of ``ids`` whose cancellation was asked for: what a worker looks at between two heartbeats."""

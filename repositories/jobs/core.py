@@ -278,14 +278,14 @@ def as_arrays(held: Sequence[Held], **extra: Sequence[Any]) -> dict[str, Any]:
     return {f"mine_{name}": values for name, values in arrays.items()}
 
 
-def owned(mine: Any, allowed: Sequence[str], *also: Any) -> CTE:
+def owned(mine: Any, allowed: Sequence[str], *also: Any, skip_locked: bool = False) -> CTE:
     """Lock, in id order, the rows of ``mine`` whose attempt still owns them; ``also``: further columns of ``mine``."""
     return (
         select(Job.id, *also)
         .join(mine, and_(Job.id == mine.c.id, Job.attempt == mine.c.attempt))
         .where(standing(allowed))
         .order_by(Job.id)
-        .with_for_update(of=Job)
+        .with_for_update(of=Job, skip_locked=skip_locked)
         .cte("owned")
     )
 

@@ -58,6 +58,9 @@ class Workshop:
     async def unrecordable(self, run: Run) -> dict[str, Any]:
         return {"text": "\x00"}
 
+    async def no_json(self, run: Run) -> dict[str, Any]:
+        return {"at": object()}
+
     async def snooze(self, run: Run) -> dict[str, Any]:
         raise Snooze(timedelta(minutes=5))
 
@@ -69,7 +72,7 @@ class Workshop:
 
     @property
     def tasks(self) -> Tasks:
-        names = ("noop", "held", "unrecordable", "snooze", "refused", "hopeless")
+        names = ("noop", "held", "unrecordable", "no_json", "snooze", "refused", "hopeless")
         return {name: getattr(self, name) for name in names}
 
 
@@ -249,15 +252,32 @@ async def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(
         await _ended(client, [paused])
 
 
-async def test_a_result_that_cannot_be_written_fails_its_own_job_and_no_other(client: JobClient, shop: Runtime) -> None:
-    ids = await client.enqueue_many([*_jobs("noop", 5), *_jobs("unrecordable"), *_jobs("noop", 5)])
+@pytest.mark.parametrize("kind", ["unrecordable", "no_json"])
+async def test_a_result_that_cannot_be_written_fails_its_own_job_and_no_other(
+    client: JobClient, shop: Runtime, kind: str
+) -> None:
+    ids = await client.enqueue_many([*_jobs("noop", 5), *_jobs(kind), *_jobs("noop", 5)])
 
     async with working(shop):
         jobs = await _ended(client, ids)
 
     bad = jobs.pop(5)
     assert (bad.status, bad.errors[-1]["code"]) == (JobStatus.FAILED, "result_not_recordable")
-    assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+    assert {(job.status, job.attempt) for job in jobs} == {(JobStatus.COMPLETED, 1)}
+
+
+async def test_a_job_whose_row_is_locked_for_a_moment_runs_once_it_is_free(
+    client: JobClient, shop: Runtime, workshop: Workshop, queue: JobQueue
+) -> None:
+    (job_id,) = await client.enqueue_many(_jobs("noop"))
+    async with shop.database.get_transaction() as holding:
+        await holding.execute(text("SELECT id FROM jobs FOR UPDATE"))
+        async with working(shop):
+            await until(lambda: _empty(queue))  # taken, and not to be claimed
+            await holding.commit()
+            await _ended(client, [job_id])
+
+    assert workshop.ran == [job_id]
 
 
 async def test_a_snoozed_job_comes_back_later_and_counts_no_failure(client: JobClient, shop: Runtime) -> None:

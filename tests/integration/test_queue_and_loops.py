@@ -113,11 +113,11 @@ async def test_a_long_queue_is_looked_at_part_by_part_and_all_of_it_in_turn(
 async def test_a_redis_that_was_emptied_while_it_was_filled_again_is_not_taken_for_whole(
     redis: ArqRedis, queue: JobQueue
 ) -> None:
-    run_id, known = await queue.begin_check()
+    run_id, known, new = await queue.begin_check()
     await redis.flushdb()
     await queue.end_check(run_id)
 
-    assert not known
+    assert (known, new) == (False, True)
     assert not (await queue.begin_check())[1]
     await queue.end_check(run_id)
     assert (await queue.begin_check())[1]

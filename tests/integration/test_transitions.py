@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -261,3 +262,17 @@ async def test_ten_thousand_jobs_are_written_in_two_statements(jobs: JobReposito
     await jobs.create_many([new_job() for _ in range(10_000)])
 
     assert sum(statement.startswith("INSERT") for statement in statements) == 2
+
+
+async def test_a_row_that_somebody_holds_costs_no_other_job_its_lease_and_is_not_taken_for_lost(
+    database: DatabaseManager,
+) -> None:
+    async with database.get_transaction() as session:
+        running = await running_jobs(JobRepository(session), 3)
+    async with database.get_transaction() as holding:
+        await holding.execute(select(Job.id).where(Job.id == running[0].id).with_for_update())
+
+        async with asyncio.timeout(5), database.get_transaction() as session:
+            leases = await JobRepository(session).extend_leases(held(*running), LEASE)
+
+    assert {lease.job_id for lease in leases} == {job.id for job in running}
