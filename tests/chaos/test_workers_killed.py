@@ -83,6 +83,7 @@ async def stored(database: DatabaseManager) -> list[tuple[str, int]]:
         return [(name, count) for name, count in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [("worker", "run"), pytest.param(("arq", "worker.main.WorkerSettings"), marks=pytest.mark.slow)]
 )

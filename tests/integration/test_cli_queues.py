@@ -4,6 +4,8 @@ import asyncio
 import json
 from pathlib import Path
 
+from redis import Redis
+
 from tests.integration.test_cli import NOBODY, Worker, folder, worker
 from tests.integration.test_registry import live_worker
 from worker.cli.exits import Exit
@@ -40,7 +42,9 @@ def test_wrong_names_and_limits_are_wrong_usage(worker: Worker, folder: Path) ->
     assert worker("upload", str(folder), "--workspace", "w", "--queue", "a b").status == Exit.USAGE
 
 
-def test_why_and_status_tell_where_a_job_stands(worker: Worker, folder: Path) -> None:
+def test_why_and_status_tell_where_a_job_stands(worker: Worker, folder: Path, redis_url: str) -> None:
+    with Redis.from_url(redis_url) as redis:
+        redis.flushdb()  # what another test left would stand before this job
     job_id = worker("upload", str(folder), "--workspace", "handbook").out.strip()
 
     alone = worker("jobs", "why", job_id)

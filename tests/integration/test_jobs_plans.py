@@ -64,8 +64,9 @@ async def test_each_hot_statement_asks_its_index(session: AsyncSession, jobs: Jo
 
     event.listen(Engine, "before_cursor_execute", note)
     try:
-        for call, _ in HOT:
+        for number, (call, _) in enumerate(HOT):
             await call(jobs)
+            del sent[number + 1 :]  # the first statement is the one that has to find the rows
     finally:
         event.remove(Engine, "before_cursor_execute", note)
     raw = await (await session.connection()).get_raw_connection()
