@@ -127,6 +127,7 @@ def still_running(processes: list[psutil.Process], within: float = GONE_WITHIN_S
     return alive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_the_servers_stop_with_their_killed_owner_and_the_next_one_finds_everything(
     start_owner: Callable[..., Owner], data_dir: Path, number: signal.Signals

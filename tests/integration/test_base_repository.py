@@ -713,6 +713,7 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
+@pytest.mark.slow
 @settings(
     max_examples=30,
     deadline=None,

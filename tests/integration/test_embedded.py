@@ -106,6 +106,7 @@ def other_process(data_dir: Path) -> Iterator[tuple["subprocess.Popen[str]", Ser
     assert other.returncode == 0
 
 
+@pytest.mark.slow
 async def test_what_was_stored_is_there_at_the_second_start_and_nothing_runs_in_between(tmp_path: Path) -> None:
     with embedded_servers(tmp_path / "data") as first:
         assert first.owned
@@ -298,6 +299,7 @@ def test_a_missing_wheel_is_named_with_the_command_that_installs_it(
         pass
 
 
+@pytest.mark.slow
 def test_passwords_are_in_no_argument_environment_or_readable_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,6 +206,7 @@ async def test_what_an_error_says_is_never_why_it_cannot_be_recorded(
     assert item.error == "RuntimeError: nul  and a lone surrogate ?"
 
 
+@pytest.mark.slow
 async def test_the_lease_keeper_outlives_an_error_that_no_one_thought_of(database_url: str) -> None:
     keeper = LeaseKeeper(database_url.replace("test_", "gone_"), LEASE, timedelta(seconds=0.05))
     with keeper.holding(Held(UUID(int=1), 1), Watcher(lambda: None, lambda: None)):

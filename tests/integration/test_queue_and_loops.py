@@ -83,6 +83,7 @@ async def test_live_positions_follow_the_order_in_which_workers_take(
     assert await queue.positions([first.id, second.id]) == {first.id: 2, second.id: 1}
 
 
+@pytest.mark.slow
 async def test_after_redis_lost_everything_the_reconciler_hands_over_every_queued_job(
     database: DatabaseManager, redis: ArqRedis, upkeep: Upkeep
 ) -> None:
@@ -95,6 +96,7 @@ async def test_after_redis_lost_everything_the_reconciler_hands_over_every_queue
     assert await _in_redis(redis) == {str(job.id) for job in jobs}
 
 
+@pytest.mark.slow
 async def test_a_long_queue_is_looked_at_part_by_part_and_all_of_it_in_turn(
     database: DatabaseManager, redis: ArqRedis, upkeep: Upkeep
 ) -> None:

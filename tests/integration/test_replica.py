@@ -51,6 +51,7 @@ def replica(database_url: str) -> Iterator[StreamingReplica]:
         yield standby
 
 
+@pytest.mark.slow
 async def test_lists_come_from_the_replica_and_from_the_primary_while_it_is_away(
     database: DatabaseManager,
     database_url: str,

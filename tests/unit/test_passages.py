@@ -46,6 +46,7 @@ def test_the_passages_one_after_another_are_the_text_of_the_document(blocks: lis
     assert letters([passage.text for passage in made]) == letters([block.text for block in blocks])
 
 
+@pytest.mark.slow
 @given(BLOCKS)
 @settings(max_examples=100, deadline=None)
 def test_a_passage_knows_the_page_and_heading_of_all_its_text(blocks: list[Block]) -> None:
