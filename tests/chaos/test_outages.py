@@ -53,7 +53,7 @@ def assert_survived(result: Result) -> None:
     assert len(completed) > len(result.evidence.jobs) / 2
 
 
-@pytest.mark.slow  # 15 to 20 s: test_chaos_short restarts servers in the fast run
+@pytest.mark.slow  # 15 to 20 s
 async def test_workers_outlive_every_outage_of_a_second(tmp_path: Path) -> None:
     assert_survived(await run(["redis-without-its-data", "postgresql", "both"], 1.0, tmp_path))
 
