@@ -28,7 +28,7 @@ from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.leases import Watcher
 from worker.loops import Loop, Loops
 from worker.queue import QueueUnavailableError
-from worker.recording import Ended, Finisher
+from worker.recording import PAUSES, Ended, Finisher
 from worker.run import Run, Runtime
 
 BATCH = 500
@@ -42,7 +42,6 @@ TELL_SECONDS = 0.1
 """How late hot status may learn that a job was started."""
 
 _CLAIMERS = 2
-_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -168,7 +167,7 @@ class Batches:
                     log.warning("claim.waiting", reason=str(error))
                 if self._stopping.is_set():
                     return None
-                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+                await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
                 failures += 1
             else:
                 if failures:

@@ -180,20 +180,18 @@ class Upkeep:
         A part of Redis's keys at a time: each step goes on where the last one stopped.
         """
         self._cursor, ids = await self._queue.bodies(self._cursor)
-        if not ids:
-            return 0
-        async with self._database.get_session() as session:
-            live = await JobRepository(session).live_among(ids)
-        ended = set(ids) - live
+        ended = await self._ended_among(ids)
         await self._queue.forget(ended)
         return len(ended)
 
     async def _remove_ended(self, name: str) -> int:
         self._members[name], ids = await self._queue.ids(name, self._members.get(name, 0))
-        if not ids:
-            return 0
-        async with self._database.get_session() as session:
-            live = await JobRepository(session).live_among(ids)
-        ended = set(ids) - live
+        ended = await self._ended_among(ids)
         await self._queue.remove(ended)
         return len(ended)
+
+    async def _ended_among(self, ids: Collection[UUID]) -> set[UUID]:
+        if not ids:
+            return set()
+        async with self._database.get_session() as session:
+            return set(ids) - await JobRepository(session).live_among(ids)

@@ -31,8 +31,10 @@ from worker.run import RetryPolicy, Run, Runtime
 GROUP = 500
 """The most ends of one transaction."""
 
+PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds between two tries while a server is away; the last one from then on."""
+
 _POLICY = RetryPolicy()
-_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 log = structlog.get_logger(__name__)
 
@@ -214,7 +216,7 @@ class Finisher:
             except (DatabaseUnavailableError, TransactionAbortedError) as error:
                 if failures == 0:
                     log.warning("job.end_waiting", jobs=len(group), reason=str(error))
-                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+                await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
                 failures += 1
             except Exception as error:  # noqa: BLE001 - one end that cannot be written must not cost the others theirs
                 await self._one_by_one(group, error)
