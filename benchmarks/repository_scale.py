@@ -25,7 +25,7 @@ from benchmarks.scale.cleaning import clean
 from benchmarks.scale.filling import fill, roll_up, settle
 from benchmarks.scale.measuring import WARM_UP, timed_reads
 from benchmarks.scale.operations import Lives, Sample, exempt, reads
-from benchmarks.scale.report import AtSize, plain, show, write, write_plans
+from benchmarks.scale.report import AtSize, RolledUp, plain, show, write, write_plans
 from repositories.database import DatabaseManager
 from repositories.embedded import embedded_servers
 from repositories.migrations import upgrade
@@ -33,10 +33,14 @@ from repositories.migrations import upgrade
 RESULTS = Path(__file__).parent / "results"
 SIZES = """
 SELECT relname, pg_relation_size(oid) FROM pg_class
-WHERE oid IN ('jobs'::regclass, 'statistics'::regclass, 'statistics_created'::regclass)
+WHERE oid = ANY (ARRAY['jobs', 'statistics', 'statistics_days', 'statistics_created']::regclass[])
    OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'jobs'::regclass) ORDER BY relkind DESC, relname
 """
-ROLLED_UP = "SELECT (SELECT count(*) FROM statistics), (SELECT count(*) FROM statistics_created)"
+ROLLED_UP = """
+SELECT (SELECT count(*) FROM statistics), (SELECT count(*) FROM statistics_days),
+       (SELECT count(*) FROM statistics_created), count(*) AS since
+FROM jobs WHERE completed_at >= (SELECT max(hour) + interval '1 hour' FROM statistics WHERE scope = 'all')
+"""
 EMPTY = "SELECT count(*) = 0 FROM pg_class WHERE relnamespace = 'public'::regnamespace"
 
 
@@ -69,8 +73,8 @@ async def filled(url: str, finished: int, live: int, console: Console) -> AsyncI
 
 async def described(connection: asyncpg.Connection, finished: int, live: int, filling: float, rolling: float) -> AtSize:
     """What is known of a filled database before anything is measured."""
-    by_end, by_creation = await connection.fetchrow(ROLLED_UP)
-    return AtSize(finished, live, filling, rolling, (by_end, by_creation), dict(await connection.fetch(SIZES)))
+    rolled_up = RolledUp(*await connection.fetchrow(ROLLED_UP))
+    return AtSize(finished, live, filling, rolling, rolled_up, dict(await connection.fetch(SIZES)))
 
 
 async def compare(places: Sequence[Place], runs: int, explains: Path | None) -> None:
@@ -106,7 +110,7 @@ def _plain(url: URL) -> str:
 async def run(
     sizes: Sequence[tuple[int, int]], runs: int, explains: Path | None, *, cleaning: bool, console: Console
 ) -> list[AtSize]:
-    """Fill a database of each size, compare them, and clean up the last."""
+    """Fill a database of each size, compare them, and turn the last one over by cleaning up."""
     given = os.environ.get("DATABASE_URL")
     if given and len(sizes) > 1:
         raise SystemExit("one database holds one size: give --rows a single number, or unset DATABASE_URL")
@@ -118,7 +122,7 @@ async def run(
         console.print("measuring ...")
         await compare(places, runs, explains)
         if cleaning:
-            console.print("cleaning up a third ...")
+            console.print("cleaning up, a third at a time ...")
             places[-1].at.cleaning = await clean(places[-1].database, places[-1].connection, runs)
     return [place.at for place in places]
 
@@ -147,8 +151,11 @@ def about(measured: Sequence[AtSize], runs: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "runs": f"{runs} of each operation, warm, through the repository: SQLAlchemy and the network included",
         "statistics rows": "; ".join(
-            f"{at.label}: {at.roll_up_rows[0]:,} by end, {at.roll_up_rows[1]:,} by creation" for at in measured
+            f"{at.label}: {at.rolled_up.hours:,} of hours, {at.rolled_up.days:,} of days, "
+            f"{at.rolled_up.created:,} by creation"
+            for at in measured
         ),
+        "ended since the roll-up": "; ".join(f"{at.label}: {at.rolled_up.since:,} jobs" for at in measured),
     }
 
 

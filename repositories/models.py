@@ -1,8 +1,8 @@
 """The tables, as SQLAlchemy maps them. What must always be true of a row is a CHECK constraint here.
 
 ``jobs`` is the truth about a job; ``job_items`` is one row a document or question of it; ``queues`` says which queues
-are paused or limited; ``statistics`` is what ended, hour by hour. Workspaces and the local engine's store are in
-:mod:`repositories.workspace_models`; importing this module maps every table.
+are paused or limited. Workspaces and the local engine's store are in :mod:`repositories.workspace_models`, the
+statistics in :mod:`repositories.statistics_models`; importing this module maps every table.
 
 Rows are changed by set-based statements of the repositories, never through these objects.
 """
@@ -11,12 +11,13 @@ from datetime import MAXYEAR, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Double, ForeignKey, Index, Integer, SmallInteger, func, text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy import CheckConstraint, Double, ForeignKey, Index, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from repositories.mapping import ITEM_STATUS, NAMING, STATUS, Base, one_of
 from repositories.states import ItemStatus, JobStatus
+from repositories.statistics_models import DayOfStatistics, HourOfCreation, HourOfStatistics
 from repositories.workspace_models import Passage, StoredDocument, Workspace
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "NAMING",
     "STATUS",
     "Base",
+    "DayOfStatistics",
     "HourOfCreation",
     "HourOfStatistics",
     "Job",
@@ -261,32 +263,6 @@ class JobItem(Base):
     )
 
 
-class HourOfStatistics(Base):
-    """What ended in one closed hour: a count for each type and state, and a histogram of the durations.
-
-    ``scope`` says whose jobs are counted: ``all``, or ``workspace:`` and the workspace's id. ``buckets`` are places on
-    a logarithmic scale of durations (``repositories/jobs/rollup.py`` says which), ``counts`` the jobs in each, and
-    ``seconds`` is the sum of the durations. Rows are written once, by the roll-up, and outlive the jobs they counted.
-    """
-
-    __tablename__ = "statistics"
-
-    scope: Mapped[str] = mapped_column(primary_key=True)
-    hour: Mapped[datetime] = mapped_column(primary_key=True)
-    type: Mapped[str] = mapped_column(primary_key=True)
-    status: Mapped[JobStatus] = mapped_column(primary_key=True)
-    jobs: Mapped[int]
-    seconds: Mapped[float] = mapped_column(Double)
-    buckets: Mapped[list[int]] = mapped_column(ARRAY(SmallInteger))
-    counts: Mapped[list[int]] = mapped_column(ARRAY(Integer))
-
-    __table_args__ = (
-        CheckConstraint("status IN ('completed', 'failed', 'cancelled')", name="status_final"),
-        CheckConstraint("jobs >= 1 AND seconds >= 0", name="counts_in_range"),
-        CheckConstraint("cardinality(buckets) = cardinality(counts)", name="buckets_have_counts"),
-    )
-
-
 class Queue(Base):
     """What sets a queue apart: a pause, limits. A queue without any of them has no row.
 
@@ -316,30 +292,4 @@ class Queue(Base):
             name="rate_has_bucket",
         ),
         CheckConstraint("tokens >= 0", name="tokens_in_range"),
-    )
-
-
-class HourOfCreation(Base):
-    """What has become so far of the jobs that were created in one hour and ended in a closed one.
-
-    ``scope`` is that of :class:`HourOfStatistics`. ``timed`` counts the jobs that had started, ``seconds`` sums up
-    their durations. The roll-up adds to a row for as long as jobs of its hour end; it outlives them.
-    """
-
-    __tablename__ = "statistics_created"
-
-    scope: Mapped[str] = mapped_column(primary_key=True)
-    hour: Mapped[datetime] = mapped_column(primary_key=True)
-    type: Mapped[str] = mapped_column(primary_key=True)
-    completed: Mapped[int]
-    failed: Mapped[int]
-    cancelled: Mapped[int]
-    timed: Mapped[int]
-    seconds: Mapped[float] = mapped_column(Double)
-
-    __table_args__ = (
-        CheckConstraint(
-            "completed >= 0 AND failed >= 0 AND cancelled >= 0 AND timed >= 0 AND seconds >= 0", name="counts_in_range"
-        ),
-        {"postgresql_with": {"fillfactor": 80}},  # rows grow while jobs of their hour end: in place
     )

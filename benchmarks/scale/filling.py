@@ -128,7 +128,6 @@ async def roll_up(database: DatabaseManager) -> float:
 
 async def settle(connection: asyncpg.Connection) -> None:
     """Leave the tables as autovacuum would in a while."""
-    await connection.execute("VACUUM (ANALYZE) jobs")
-    await connection.execute("VACUUM (ANALYZE) statistics")
-    await connection.execute("VACUUM (ANALYZE) statistics_created")
+    for table in ("jobs", "statistics", "statistics_days", "statistics_created"):
+        await connection.execute(f"VACUUM (ANALYZE) {table}")
     await connection.execute("CHECKPOINT")

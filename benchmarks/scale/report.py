@@ -4,15 +4,24 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.scale.cleaning import Cleaning
+from benchmarks.scale.cleaning import BEFORE, WRITTEN, Cleaning
 from benchmarks.scale.measuring import Timing
 
 MIB = 1 << 20
+
+
+class RolledUp(NamedTuple):
+    """Rows of the statistics: of hours, of days, and by hour of creation; and the jobs that ended since."""
+
+    hours: int
+    days: int
+    created: int
+    since: int
 
 
 @dataclass
@@ -23,7 +32,7 @@ class AtSize:
     live: int
     fill_seconds: float
     roll_up_seconds: float
-    roll_up_rows: tuple[int, int]
+    rolled_up: RolledUp
     sizes: Mapping[str, int]
     timings: list[Timing] = field(default_factory=list)
     exempt: list[Timing] = field(default_factory=list)
@@ -77,24 +86,42 @@ def cleaning_lines(at: AtSize) -> list[str]:
     if found is None:
         return []
     first = (
-        f"Clean-up of {found.deleted:,} of {at.finished:,} finished jobs: {found.seconds:.0f} s in batches of 1,000 "
-        f"(p95 {found.batch_ms_p95:.0f} ms a batch), while others wrote, claimed and finished."
+        f"The first clean-up, of {found.deleted:,} of {at.finished:,} finished jobs, took {found.seconds:.0f} s in "
+        f"batches of 1,000 (p95 {found.batch_ms_p95:.0f} ms a batch), while others wrote, claimed and finished."
+    )
+    rest = (
+        "Each round deletes a third of the jobs that were there at first, the oldest, runs one VACUUM and writes as "
+        "many new ones; after the last none of the first is left."
     )
     lines = [
         first,
+        "",
+        rest,
         "",
         "| moment | table MiB | indexes MiB |",
         "| --- | ---: | ---: |",
     ]
     lines += [
-        f"| {moment} | {table / MIB:,.0f} | {index / MIB:,.0f} |" for moment, (table, index) in found.sizes.items()
+        f"| {moment} | {sizes['jobs'] / MIB:,.0f} | {_of_indexes(sizes) / MIB:,.0f} |"
+        for moment, sizes in found.sizes.items()
     ]
-    lines += ["", "| operation | apart: median (p95) ms | during the clean-up |", "| --- | ---: | ---: |"]
+    rounds = [moment for moment in found.sizes if moment == BEFORE or moment.endswith(WRITTEN)]
+    lines += ["", f"| index, MiB | {' | '.join(rounds)} |", f"| --- |{' ---: |' * len(rounds)}"]
+    lines += [
+        f"| {name} | {' | '.join(f'{found.sizes[moment][name] / MIB:,.1f}' for moment in rounds)} |"
+        for name in sorted(found.sizes[BEFORE])
+        if name != "jobs"
+    ]
+    lines += ["", "| operation | apart: median (p95) ms | during the first clean-up |", "| --- | ---: | ---: |"]
     lines += [
         f"| {one.operation} | {one.median:.1f} ({one.p95:.1f}) | {other.median:.1f} ({other.p95:.1f}) |"
         for one, other in zip(found.apart, found.during, strict=True)
     ]
     return lines
+
+
+def _of_indexes(sizes: Mapping[str, int]) -> int:
+    return sum(size for name, size in sizes.items() if name != "jobs")
 
 
 def markdown(measured: Sequence[AtSize], about: Mapping[str, Any]) -> str:
@@ -130,7 +157,7 @@ def plain(measured: Sequence[AtSize], about: Mapping[str, Any]) -> dict[str, Any
                 "live": at.live,
                 "fill_seconds": round(at.fill_seconds, 1),
                 "roll_up_seconds": round(at.roll_up_seconds, 1),
-                "roll_up_rows": {"statistics": at.roll_up_rows[0], "statistics_created": at.roll_up_rows[1]},
+                "rolled_up": at.rolled_up._asdict(),
                 "bytes": dict(at.sizes),
                 "operations": [timing.plain() for timing in at.timings],
                 "exempt": [timing.plain() for timing in at.exempt],

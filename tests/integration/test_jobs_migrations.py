@@ -39,13 +39,48 @@ ORDER BY 1
 # What ended two hours ago and before, by the roll-up of 0002; its jobs are gone.
 ROLLED_UP = """
 INSERT INTO statistics (hour, type, status, workspace_id, bucket, jobs, seconds)
-SELECT date_trunc('hour', now(), 'UTC') - hours * interval '1 hour', type, status, workspace_id, bucket, jobs, jobs * 8
+SELECT date_trunc('hour', now(), 'UTC') - hours * interval '1 hour', type, status, workspace_id, bucket, jobs,
+       CASE WHEN bucket > -1000 THEN jobs * 8 ELSE 0 END
 FROM (VALUES (2, 'asked', 'completed', 'a', 3, 7), (2, 'asked', 'completed', 'a', 30, 4),
              (2, 'asked', 'completed', '', 3, 4), (9, 'asked', 'failed', 'a', -1000, 1),
              (9, 'uploaded', 'failed', 'b', 5, 2)) AS found (hours, type, status, workspace_id, bucket, jobs)
 """
 BUCKETS = """
 SELECT concat_ws(' ', hour, type, status, workspace_id, bucket, jobs, round(seconds)) FROM statistics ORDER BY 1
+"""
+# What 0005 has of two days: three states of one type and hour, with and without a workspace; -1000: never started.
+BY_STATE = """
+INSERT INTO statistics (scope, hour, type, status, jobs, seconds, buckets, counts)
+SELECT scope, date_trunc('day', now(), 'UTC') + hours * interval '1 hour', 'asked', status, jobs, seconds,
+       CAST(buckets AS smallint[]), CAST(counts AS integer[])
+FROM (VALUES
+    ('all', -50, 'completed', 9, 90, '{3,4,30}', '{4,4,1}'), ('all', -50, 'failed', 3, 12, '{3,9}', '{2,1}'),
+    ('all', -50, 'cancelled', 5, 1, '{-1000,2}', '{4,1}'), ('all', -49, 'completed', 2, 6, '{3}', '{2}'),
+    ('all', -20, 'cancelled', 2, 0, '{-1000}', '{2}'), ('all', 1, 'completed', 1, 7, '{7}', '{1}'),
+    ('workspace:a', -50, 'completed', 5, 50, '{4,30}', '{4,1}'), ('workspace:a', -50, 'failed', 1, 4, '{9}', '{1}'),
+    ('workspace:a', -50, 'cancelled', 2, 0, '{-1000}', '{2}'), ('workspace:b', -50, 'failed', 2, 8, '{3}', '{2}'),
+    ('workspace:b', -50, 'cancelled', 1, 1, '{2}', '{1}'), ('workspace:b', -49, 'completed', 2, 6, '{3}', '{2}')
+) AS found (scope, hours, status, jobs, seconds, buckets, counts)
+"""
+STATES = "SELECT concat_ws(' ', scope, hour, type, status, jobs) FROM statistics ORDER BY 1"
+DURATIONS = """
+SELECT concat_ws(' ', scope, hour, type, bucket, sum(count))
+FROM statistics, unnest(buckets, counts) AS part (bucket, count)
+GROUP BY scope, hour, type, bucket
+UNION ALL SELECT concat_ws(' ', scope, hour, type, round(sum(seconds))) FROM statistics GROUP BY scope, hour, type
+ORDER BY 1
+"""
+# Of each state and bucket, all jobs are at least those of the workspaces.
+MISFITS = """
+SELECT count(*) FROM (
+    SELECT sum(CASE scope WHEN 'all' THEN count ELSE -count END) AS others
+    FROM statistics, unnest(buckets, counts) AS part (bucket, count) GROUP BY hour, type, status, bucket
+) AS rests WHERE others < 0
+"""
+DAYS = """
+SELECT concat_ws(' ', scope, day - date_trunc('day', now(), 'UTC'), completed, failed, cancelled, seconds,
+                 buckets, counts)
+FROM statistics_days WHERE scope <> 'workspace:a' ORDER BY 1
 """
 UNMAPPED = ("embedding", "alembic_version")
 
@@ -101,15 +136,35 @@ async def test_statistics_that_outlived_their_jobs_are_kept_up_and_down(empty: A
     before = await _lines(empty, BUCKETS)
 
     await upgrade(empty)
-    assert await _value(empty, "SELECT sum(jobs) FROM statistics WHERE scope = 'all'") == 18
-    assert await _value(empty, "SELECT sum(jobs) FROM statistics WHERE scope = 'workspace:a'") == 12
-    histogram = "SELECT buckets || counts FROM statistics WHERE scope = 'all' AND status = 'completed'"
+    total = "SELECT sum(completed + failed + cancelled) FROM statistics WHERE scope = "
+    assert await _value(empty, f"{total} 'all'") == 18
+    assert await _value(empty, f"{total} 'workspace:a'") == 12
+    histogram = "SELECT buckets || counts FROM statistics WHERE scope = 'all' AND completed > 0"
     assert await _value(empty, histogram) == [3, 30, 11, 4]
     # Of the jobs that ended before the newest hour on the record, those that are still there.
     assert await _value(empty, "SELECT sum(failed + completed) FROM statistics_created") == 200
     await downgrade(empty, "0003")
 
     assert await _lines(empty, BUCKETS) == before
+
+
+async def test_states_share_a_histogram_and_days_are_filled_and_both_come_apart_again(empty: AsyncEngine) -> None:
+    await upgrade(empty, "0005")
+    async with empty.begin() as connection:
+        await connection.execute(text(BY_STATE))
+    before = [await _lines(empty, query) for query in (STATES, DURATIONS)]
+
+    await upgrade(empty)
+    assert await _value(empty, "SELECT count(*) FROM statistics") == 7
+    assert await _lines(empty, DAYS) == [
+        "all -1 days 0 0 2 0 {} {}",
+        "all -3 days 11 3 5 109 {2,3,4,9,30} {1,8,4,1,1}",
+        "workspace:b -3 days 2 2 1 15 {2,3} {1,4}",
+    ]
+    await downgrade(empty, "0005")
+
+    assert [await _lines(empty, query) for query in (STATES, DURATIONS)] == before
+    assert await _value(empty, MISFITS) == 0
 
 
 async def test_the_steps_make_what_the_models_say(database: DatabaseManager, empty: AsyncEngine) -> None:

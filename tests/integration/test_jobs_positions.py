@@ -6,7 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from repositories.database import DatabaseManager
@@ -105,6 +106,44 @@ async def test_a_fast_queue_is_measured_by_its_latest_thousand(session: AsyncSes
 
     assert wait.finished == 1_000
     assert 1.0 <= wait.window_seconds < 60.0  # not the ten minutes: the sample reaches back one second and what we took
+
+
+async def test_a_pace_is_taken_from_the_latest_ends_of_all_queues(session: AsyncSession, jobs: JobRepository) -> None:
+    """How many are looked at is bounded, so that a day as fast as an hour costs no more."""
+    ended = """
+        INSERT INTO jobs (id, type, queue, status, payload, queued_at, started_at, completed_at)
+        SELECT gen_random_uuid(), 'document_upload', :queue, 'completed', '{}', now(), now(),
+               now() - :ago * interval '1 s' - number * interval '1 ms'
+        FROM generate_series(1, :count) AS number
+    """
+    for queue, ago, count in (("busy", 1, 3_900), ("calm", 10, 60), ("busy", 20, 100), ("calm", 30, 1)):
+        await session.execute(text(ended), {"queue": queue, "ago": ago, "count": count})
+    made = await jobs.create_many([new_job(queue=queue) for queue in ("busy", "calm")])
+
+    waits = await jobs.estimate_waits([job.id for job in made])
+
+    assert {job.queue: waits[job.id].finished for job in made} == {"busy": 1_000, "calm": 60}
+
+
+async def test_the_pace_of_a_queue_is_reckoned_once_for_all_who_ask(session: AsyncSession, jobs: JobRepository) -> None:
+    await session.execute(text(ENDED), {"ages": [float(age) for age in range(100)]})
+    ids = [job.id for job in await queued_jobs(jobs, 50)]
+    sent: list[tuple[str, Any]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        sent.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert len(await jobs.estimate_waits(ids)) == 50
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    raw: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+    ((statement, parameters),) = sent
+    plan = (await raw.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters))[0]["Plan"]
+
+    slices = [node["Actual Loops"] for node in _nodes(plan) if node["Node Type"] == "Function Scan"]
+    assert slices == [1]
 
 
 ENDED = """

@@ -197,12 +197,112 @@ async def test_workers_that_roll_up_at_once_count_nothing_twice(database: Databa
         async with database.get_transaction() as session:
             return await JobRepository(session).roll_up()
 
-    await asyncio.gather(*map(roll_up, range(6)))
+    for _ in range(2):  # the hours, then the days
+        await asyncio.gather(*map(roll_up, range(6)))
 
+    days = """
+        SELECT (SELECT sum(completed + failed) FROM statistics_days) = (
+            SELECT sum(completed + failed) FROM statistics
+            WHERE hour < (SELECT max(day) + interval '24 hours' FROM statistics_days)
+        )
+    """
     async with database.get_session() as session:
         (ended,) = await JobRepository(session).ended_jobs(timedelta(days=2))
+        assert await session.scalar(text(days))
         assert (await JobRepository(session).get_job_statistics())["total_jobs"] == 15
     assert sum(sum(of.values()) for of in ended.counts.values()) == 15
+
+
+async def _fill_days(session: AsyncSession) -> None:
+    """What ended in the last five days, in three hours of each: two types, three states, a few never started."""
+    for hours in range(2, 122, 8):
+        await _ended(session, hours, [1.0 + hours, 40.0, 40.0])
+        await _ended(session, hours, [3.0 * hours], status="failed", workspace_id="b")
+        await _ended(session, hours, [90.0, 400.0], type="question_processing", workspace_id=None)
+    await _ended(session, 60, [5.0, 5.0], status="cancelled", type="question_processing")
+    never = (
+        "UPDATE jobs SET started_at = NULL WHERE status = 'cancelled' OR completed_at < now() - interval '110 hours'"
+    )
+    await session.execute(text(never))
+
+
+def _close(figures: dict[str, Any]) -> dict[str, Any]:
+    """The same figures, means to six digits: sums of fractions depend on their order."""
+    for durations in (figures["durations"], *figures["durations_by_type"].values()):
+        if durations is not None:
+            durations["mean"] = pytest.approx(durations["mean"])
+    return figures
+
+
+WINDOWS = [None, *(timedelta(hours=hours) for hours in (1, 24, 31, 48, 72))]
+
+
+@pytest.mark.parametrize("workspace_id", [None, "a", "b", "nobody"])
+async def test_days_change_no_figure_of_any_window(
+    session: AsyncSession, jobs: JobRepository, statements: list[str], workspace_id: str | None
+) -> None:
+    await _fill_days(session)
+    period = timedelta(days=5, hours=3)
+    expected = [[_figures(one) for one in await jobs.ended_jobs(period, workspace_id, window)] for window in WINDOWS]
+
+    for _ in range(3):  # the hours, the days that they closed, and nothing more
+        await jobs.roll_up()
+    assert await session.scalar(text("SELECT count(DISTINCT day) FROM statistics_days WHERE scope = 'all'")) >= 4
+
+    for window, before in zip(WINDOWS, expected, strict=True):
+        statements.clear()
+        after = [_figures(one) for one in await jobs.ended_jobs(period, workspace_id, window)]
+        assert len(statements) == 1
+        assert after == [_close(figures) for figures in before], window
+
+
+HOURS_OF_DAYS = """
+DELETE FROM statistics AS hours USING statistics_days AS days
+WHERE hour >= day AND hour < day + interval '24 hours' AND hour < (SELECT max(hour) FROM statistics)
+  AND day > (SELECT min(day) FROM statistics_days)
+"""
+
+
+async def test_a_day_stands_for_its_hours_where_all_of_it_is_in_one_window(
+    session: AsyncSession, jobs: JobRepository
+) -> None:
+    await _fill_days(session)
+    await jobs.roll_up()
+    await jobs.roll_up()
+    period = timedelta(days=5, hours=3)
+    before = {window: [_figures(one) for one in await jobs.ended_jobs(period, window=window)] for window in WINDOWS}
+
+    # But for the newest, which says where the rows take over, and those of the day in which the period may begin.
+    await session.execute(text(HOURS_OF_DAYS))
+
+    (whole,) = await jobs.ended_jobs(period)
+    assert _figures(whole) == _close(before[None][0])
+    by_hour = [one.counts for one in await jobs.ended_jobs(period, window=timedelta(hours=1))]
+    assert sum(map(bool, by_hour)) < sum(bool(figures["counts"]) for figures in before[timedelta(hours=1)])
+
+
+async def test_a_day_is_written_when_all_its_hours_are_and_only_once(
+    session: AsyncSession, jobs: JobRepository
+) -> None:
+    await _fill_days(session)
+    now = datetime.now(UTC)
+    noon = now.replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=2)
+    days = text("SELECT DISTINCT day FROM statistics_days ORDER BY day")
+
+    await jobs.roll_up(noon)
+    await jobs.roll_up(noon)
+    written = list(await session.scalars(days))
+    assert written[-1] == noon.replace(hour=0) - timedelta(days=1)
+    await session.execute(text("UPDATE statistics SET completed = completed + 1000 WHERE completed > 0"))
+    await session.execute(text("DELETE FROM statistics_days WHERE day = :first"), {"first": written[0]})
+    for _ in range(3):
+        await jobs.roll_up()
+
+    later = list(await session.scalars(days))
+    assert later[: len(written) - 1] == written[1:]  # nor is the first looked for again
+    assert noon.replace(hour=0) in later
+    untouched = text("SELECT max(completed) FROM statistics_days WHERE day <= :last")
+    assert await session.scalar(untouched, {"last": written[-1]}) < 1_000
 
 
 async def test_what_is_under_way_is_counted_and_the_oldest_wait_told(
