@@ -59,6 +59,7 @@ def make_engine(
     max_overflow: int,
     name: str,
     connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
+    ping_after_seconds: float = PING_AFTER_SECONDS,
 ) -> AsyncEngine:
     """Make an engine; it connects when it is first used.
 
@@ -68,6 +69,7 @@ def make_engine(
         max_overflow: connections opened beyond that under load (0 or more).
         name: shown in ``pg_stat_activity``.
         connect_timeout_seconds: how long a server may take to answer a new connection.
+        ping_after_seconds: how long a connection may lie idle and be trusted; 0 asks each time it is lent.
 
     Raises:
         ValueError: ``pgbouncer`` is neither ``true`` nor ``false``.
@@ -93,7 +95,7 @@ def make_engine(
     )
     if pooled:
         event.listen(engine.sync_engine, "begin", _set_bounds)
-    _ping_the_idle(engine)
+    _ping_the_idle(engine, ping_after_seconds)
     return engine
 
 
@@ -106,7 +108,7 @@ def _set_bounds(connection: Connection) -> None:
     connection.exec_driver_sql(_SET_BOUNDS)
 
 
-def _ping_the_idle(engine: AsyncEngine) -> None:
+def _ping_the_idle(engine: AsyncEngine, after_seconds: float) -> None:
     """Have the pool ask connections that lay idle; if one is broken, it and all that are as old are replaced."""
     dialect = engine.sync_engine.dialect
 
@@ -115,7 +117,7 @@ def _ping_the_idle(engine: AsyncEngine) -> None:
 
     def lent(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> None:
         returned_at = entry.info.get("returned_at")
-        if returned_at is None or time.monotonic() - returned_at < PING_AFTER_SECONDS:
+        if returned_at is None or time.monotonic() - returned_at < after_seconds:
             return
         try:
             dialect.do_ping(connection)

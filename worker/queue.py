@@ -93,6 +93,23 @@ for _, id in ipairs(ARGV) do
 end
 return redis.call('UNLINK', unpack(names))
 """
+
+# Looks for each of the jobs in ARGV at its place in the queue, its body and its mark (their names begin as ARGV[1] and
+# ARGV[2]). Returns the numbers of those that no worker will take, and of those that stand in the queue and are marked.
+_STRANDED = """
+local missing, marked = {}, {}
+for number = 3, #ARGV do
+    local id = ARGV[number]
+    local stands = redis.call('ZSCORE', KEYS[1], id)
+    local mark = redis.call('EXISTS', ARGV[2] .. id) == 1
+    if (not stands and not mark) or (stands and redis.call('EXISTS', ARGV[1] .. id) == 0) then
+        missing[#missing + 1] = number - 3
+    elseif stands and mark then
+        marked[#marked + 1] = number - 3
+    end
+end
+return {missing, marked}
+"""
 _KEPT = (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
 
 
@@ -179,6 +196,7 @@ class JobQueue:
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
         self._take = redis.register_script(_TAKE)
+        self._stranded = redis.register_script(_STRANDED)
         self._forget = redis.register_script(_FORGET)
 
     async def hand_over(self, jobs: Sequence[Waiting], *, new: bool = False) -> None:
@@ -329,24 +347,20 @@ class JobQueue:
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
-        if not jobs:
-            return Stranded([], [])
-        ordered = sorted(jobs, key=lambda job: job.queue)
+        found = Stranded([], [])
+        by_queue = groupby(sorted(jobs, key=lambda job: job.queue), key=lambda job: job.queue)
         with _translated():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for name, group in groupby(ordered, key=lambda job: job.queue):
-                    pipe.zmscore(queue_key(name), [str(job.job_id) for job in group])
-                pipe.mget([job_key_prefix + str(job.job_id) for job in ordered])
-                pipe.mget([in_progress_key_prefix + str(job.job_id) for job in ordered])
-                *scores, bodies, marks = await pipe.execute()
-        places = [place for group in scores for place in group]
-        missing, marked = [], []
-        for job, place, body, mark in zip(ordered, places, bodies, marks, strict=True):
-            if (place is None and mark is None) or (place is not None and body is None):
-                missing.append(job)
-            elif place is not None and mark is not None:
-                marked.append(job)
-        return Stranded(missing, marked)
+            for name, group in by_queue:
+                waiting = list(group)
+                for start in range(0, len(waiting), _CHUNK):
+                    chunk = waiting[start : start + _CHUNK]
+                    missing, marked = await self._stranded(
+                        keys=[queue_key(name)],
+                        args=[job_key_prefix, in_progress_key_prefix, *(str(job.job_id) for job in chunk)],
+                    )
+                    found.missing.extend(chunk[number] for number in missing)
+                    found.marked.extend(chunk[number] for number in marked)
+        return found
 
     async def begin_check(self) -> tuple[str, bool, bool]:
         """Say which process of Redis this is, whether it was handed all that waits, and whether it knows nothing.

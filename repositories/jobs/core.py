@@ -239,13 +239,16 @@ def standing(states: Collection[str]) -> ColumnElement[bool]:
     An index of all queued rows looks cheap to a planner whose statistics are of a moment when there were few, and is
     then walked once for each id.
     """
-    spelled = [literal_column(f"'{JobStatus(state)}'", Text) for state in states]
-    return (cast(Job.status, Text) + literal_column("''", Text)).in_(spelled)
+    return (cast(Job.status, Text) + literal_column("''", Text)).in_(_spelled(states))
+
+
+def _spelled(states: Iterable[str]) -> list[ColumnElement[str]]:
+    return [literal_column(f"'{JobStatus(state)}'", Text) for state in states]
 
 
 def in_state(*states: str, job: type[Job] | AliasedClass[Job] = Job) -> ColumnElement[bool]:
     """The rows in one of these states, spelled out in the statement: a partial index serves no parameter."""
-    return job.status.in_([literal(str(state), Text, literal_execute=True) for state in states])
+    return job.status.in_(_spelled(states))
 
 
 def queued_and_due(job: type[Job] | AliasedClass[Job] = Job) -> ColumnElement[bool]:
