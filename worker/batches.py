@@ -91,8 +91,6 @@ class Batches:
         for waiter in (patience, done):
             waiter.cancel()
         await end_all([run.task for run in self._running if run.task is not None])
-        for run in list(self._running):  # cancelled before its first step, so it could not say so itself
-            self._ended(run, HandedBack(timedelta(0), "shutdown"))
 
     async def _claim_forever(self) -> None:
         while not self._stopping.is_set():
