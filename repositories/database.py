@@ -60,6 +60,7 @@ class DatabaseManager:
                 max_overflow=max_overflow,
                 name=name,
                 connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
+                ping_after_seconds=0,  # while it does not answer, the primary does: that must be known before a read
             )
             self._replica = Replica(standby, replica_retry_seconds)
 

@@ -8,15 +8,24 @@ transaction mode (``DATABASE_PGBOUNCER`` sets it). There one statement's connect
 - PgBouncer refuses ``statement_timeout`` and ``jit`` when a connection begins, and would let them leak later: each
   transaction sets them for itself, which costs it one more statement.
 - The pool stays. Without names nothing is left on a connection, and a kept one saves the log-in of each transaction.
+
+A connection that has lain idle for :data:`PING_AFTER_SECONDS` is asked whether it still stands before it is lent. One
+that was in use a moment ago is not: the question costs up to three round trips, as many as the work of a transaction.
+The one that was returned last is lent first, so a busy process asks hardly ever.
 """
 
+import time
 from typing import Any
 
 from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_SECONDS = 60
+PING_AFTER_SECONDS = 1.0
+"""How long a connection may lie idle and be trusted."""
 
 _MARK = "pgbouncer"
 _BOUNDS = {
@@ -50,6 +59,7 @@ def make_engine(
     max_overflow: int,
     name: str,
     connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
+    ping_after_seconds: float = PING_AFTER_SECONDS,
 ) -> AsyncEngine:
     """Make an engine; it connects when it is first used.
 
@@ -59,6 +69,7 @@ def make_engine(
         max_overflow: connections opened beyond that under load (0 or more).
         name: shown in ``pg_stat_activity``.
         connect_timeout_seconds: how long a server may take to answer a new connection.
+        ping_after_seconds: how long a connection may lie idle and be trusted; 0 asks each time it is lent.
 
     Raises:
         ValueError: ``pgbouncer`` is neither ``true`` nor ``false``.
@@ -76,7 +87,7 @@ def make_engine(
         given.difference_update_query([_MARK]),
         pool_size=pool_size,
         max_overflow=max_overflow,
-        pool_pre_ping=True,
+        pool_use_lifo=True,
         pool_timeout=30,
         hide_parameters=True,  # what people wrote into jobs does not belong into an error's text
         connect_args=connect,
@@ -84,6 +95,7 @@ def make_engine(
     )
     if pooled:
         event.listen(engine.sync_engine, "begin", _set_bounds)
+    _ping_the_idle(engine, ping_after_seconds)
     return engine
 
 
@@ -94,3 +106,23 @@ def is_pooled(engine: AsyncEngine) -> bool:
 
 def _set_bounds(connection: Connection) -> None:
     connection.exec_driver_sql(_SET_BOUNDS)
+
+
+def _ping_the_idle(engine: AsyncEngine, after_seconds: float) -> None:
+    """Have the pool ask connections that lay idle; if one is broken, it and all that are as old are replaced."""
+    dialect = engine.sync_engine.dialect
+
+    def returned(_connection: Any, entry: ConnectionPoolEntry) -> None:
+        entry.info["returned_at"] = time.monotonic()
+
+    def lent(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> None:
+        returned_at = entry.info.get("returned_at")
+        if returned_at is None or time.monotonic() - returned_at < after_seconds:
+            return
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError("the connection was lost while it lay idle") from error
+
+    event.listen(engine.sync_engine, "checkin", returned)
+    event.listen(engine.sync_engine, "checkout", lent)

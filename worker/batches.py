@@ -22,13 +22,12 @@ import structlog
 from repositories.errors import DatabaseUnavailableError
 from repositories.hot_status import JobStatusChange, Mark
 from repositories.jobs import ClaimedJob, JobRepository, Waiting
-from repositories.states import JobStatus
 from worker.ending import end_all
 from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.leases import Watcher
 from worker.loops import Loop, Loops
 from worker.queue import QueueUnavailableError
-from worker.recording import PAUSES, Ended, Finisher
+from worker.recording import PAUSES, Ended, Finisher, started
 from worker.run import Run, Runtime
 
 BATCH = 500
@@ -47,18 +46,6 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-def started(job: ClaimedJob) -> JobStatusChange:
-    """What a claim changed, for hot status."""
-    changed = {
-        "status": JobStatus.PROCESSING,
-        "attempt": job.attempt,
-        "worker_id": job.worker_id,
-        "started_at": job.started_at,
-        "progress": job.progress,
-    }
-    return JobStatusChange(job.id, job.version, changed)
-
-
 class Batches:
     """Runs jobs while the block lasts; leaving it records what has ended.
 
@@ -72,8 +59,7 @@ class Batches:
         self._queues = deque(queues)
         self._slots = runtime.settings.worker_concurrency
         self._reserved = 0
-        self._running: dict[Run, asyncio.Task[None]] = {}
-        self._due: dict[Run, float] = {}
+        self._running: set[Run] = set()
         self._room = asyncio.Event()
         self._stopping = asyncio.Event()
         self._taking = asyncio.Lock()
@@ -104,7 +90,7 @@ class Batches:
         await asyncio.wait({patience, done}, return_when=asyncio.FIRST_COMPLETED)
         for waiter in (patience, done):
             waiter.cancel()
-        await end_all(self._running.values())
+        await end_all([run.task for run in self._running if run.task is not None])
 
     async def _claim_forever(self) -> None:
         while not self._stopping.is_set():
@@ -186,9 +172,9 @@ class Batches:
     async def _keep_time(self) -> None:
         """Stop attempts whose time is up. One look over all costs less than a timer for each."""
         now = time.monotonic()
-        for run, due in [(run, due) for run, due in self._due.items() if due < now]:
+        for run in [run for run in self._running if run.due < now]:
             if not run.overdue:
-                log.warning("job.overdue", job_id=str(run.job.id), over_seconds=round(now - due, 1))
+                log.warning("job.overdue", job_id=str(run.job.id), over_seconds=round(now - run.due, 1))
             run.stop_as_overdue()  # at every look: a cancellation can get lost
 
     async def _tell_starts(self) -> None:
@@ -212,15 +198,14 @@ class Batches:
     def _run(self, jobs: Sequence[ClaimedJob], since: Mark | None, *, limited: bool = False) -> None:
         if not jobs:
             return
-        began = time.monotonic()
         runs = [Run(job, self._runtime, limited=limited) for job in jobs]
         self._runtime.leases.hold((run.held, Watcher(run.stop_as_lost, run.request_cancel)) for run in runs)
         if self._runtime.hot is not None:
             self._untold += [(since, run) for run in runs]
         self._idle.clear()
+        self._running.update(runs)
         for run in runs:
-            self._due[run] = began + run.job.timeout_seconds
-            run.task = self._running[run] = asyncio.create_task(self._carry_out(run, began))
+            run.task = asyncio.create_task(self._carry_out(run))
         log.debug("job.claimed", jobs=len(jobs), first_job_id=str(jobs[0].id))
 
     async def _claim(self, ids: Sequence[UUID]) -> list[ClaimedJob]:
@@ -246,7 +231,7 @@ class Batches:
         runtime = self._runtime
         return runtime.worker_id, timedelta(seconds=runtime.settings.lease_seconds), runtime.tasks
 
-    async def _carry_out(self, run: Run, began: float) -> None:
+    async def _carry_out(self, run: Run) -> None:
         job = run.job
         structlog.contextvars.bind_contextvars(job_id=str(job.id), job_type=job.type, attempt=job.attempt)
         end: End
@@ -254,12 +239,14 @@ class Batches:
             end = await attempt(run)
         except asyncio.CancelledError:
             end = Lost() if run.lost else timed_out(run) if run.overdue else HandedBack(timedelta(0), "shutdown")
-        finally:
-            del self._running[run], self._due[run]
-            self._room.set()
-            if not self._running:
-                self._idle.set()
-        self._finisher.add(Ended(run, end, began))
+        self._ended(run, end)
+
+    def _ended(self, run: Run, end: End) -> None:
+        self._running.remove(run)
+        self._room.set()
+        if not self._running:
+            self._idle.set()
+        self._finisher.add(Ended(run, end))
 
     async def __aenter__(self) -> Self:
         await self._finisher.__aenter__()

@@ -11,7 +11,16 @@ from repositories.errors import DatabaseUnavailableError
 from repositories.schemas import JobError
 from worker.engines.base import EngineUnavailableError
 from worker.recorder import AttemptLostError
-from worker.run import CancelRequestedError, JobFailedError, RetryAfterError, RetryPolicy, Run, Snooze, told
+from worker.run import (
+    DEFAULT_RETRIES,
+    CancelRequestedError,
+    JobFailedError,
+    RetryAfterError,
+    RetryPolicy,
+    Run,
+    Snooze,
+    told,
+)
 from worker.storage import StorageUnavailableError, StoredBytesMissingError
 
 AWAY_SECONDS = 5.0
@@ -108,7 +117,7 @@ def _unexpected(error: Exception) -> TryAgain:
     return TryAgain(told(error))
 
 
-def retry_delay(failures: int, policy: RetryPolicy = RetryPolicy()) -> timedelta:  # noqa: B008 - frozen
+def retry_delay(failures: int, policy: RetryPolicy = DEFAULT_RETRIES) -> timedelta:
     """How long to wait after the n-th failure (from 0).
 
     Source: full jitter spreads retries best (AWS Architecture Blog, "Exponential Backoff And Jitter").

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import time
 from datetime import timedelta
 
 import structlog
@@ -13,11 +12,12 @@ from arq.worker import Retry as ArqRetry
 from repositories.base import as_uuid
 from repositories.errors import DatabaseUnavailableError
 from repositories.jobs import JobRepository
-from worker.batches import started
 from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.leases import Watcher
-from worker.recording import Ended, record
+from worker.recording import Ended, record_at_last, started
 from worker.run import Run, Runtime
+
+_CLOSE_SECONDS = 10.0  # how long a worker that stops waits for PostgreSQL
 
 log = structlog.get_logger(__name__)
 
@@ -51,13 +51,13 @@ async def execute(runtime: Runtime, job_id_text: str) -> None:
     if runtime.hot is not None:
         await runtime.hot.advance([started(job) for job in claimed], since=since)
     run = Run(claimed[0], runtime, limited=limited)
-    began = time.monotonic()
     with runtime.leases.holding(run.held, Watcher(run.stop_as_lost, run.request_cancel)):
         end, stopped = await _carry_out(run)
         try:
-            await record(runtime, [Ended(run, end, began)])
-        except DatabaseUnavailableError as error:  # the lease runs out and the job is rescued: nothing is lost
-            log.warning("job.end_not_recorded", jobs=1, reason=error.reason, next="rescued")
+            async with asyncio.timeout(_CLOSE_SECONDS if stopped else None):
+                await record_at_last(runtime, [Ended(run, end)])
+        except TimeoutError:  # the lease runs out and the job is rescued: nothing is lost
+            log.warning("job.end_not_recorded", seconds=_CLOSE_SECONDS, next="rescued")
     if stopped:
         raise asyncio.CancelledError
 

@@ -84,6 +84,34 @@ return taken
 """
 _WAKE = "arq:wake:"
 
+# Drops every key that ARQ may keep of the jobs in ARGV besides their places in queues and their results; the names
+# begin as KEYS do. One short argument a job: three long ones cost the client more than Redis.
+_FORGET = """
+local names = {}
+for _, id in ipairs(ARGV) do
+    for _, begin in ipairs(KEYS) do names[#names + 1] = begin .. id end
+end
+return redis.call('UNLINK', unpack(names))
+"""
+
+# Looks for each of the jobs in ARGV at its place in the queue, its body and its mark (their names begin as ARGV[1] and
+# ARGV[2]). Returns the numbers of those that no worker will take, and of those that stand in the queue and are marked.
+_STRANDED = """
+local missing, marked = {}, {}
+for number = 3, #ARGV do
+    local id = ARGV[number]
+    local stands = redis.call('ZSCORE', KEYS[1], id)
+    local mark = redis.call('EXISTS', ARGV[2] .. id) == 1
+    if (not stands and not mark) or (stands and redis.call('EXISTS', ARGV[1] .. id) == 0) then
+        missing[#missing + 1] = number - 3
+    elseif stands and mark then
+        marked[#marked + 1] = number - 3
+    end
+end
+return {missing, marked}
+"""
+_KEPT = (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
+
 
 class QueueUnavailableError(Exception):
     """Redis did not answer; what is in PostgreSQL is handed over when it does."""
@@ -168,6 +196,8 @@ class JobQueue:
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
         self._take = redis.register_script(_TAKE)
+        self._stranded = redis.register_script(_STRANDED)
+        self._forget = redis.register_script(_FORGET)
 
     async def hand_over(self, jobs: Sequence[Waiting], *, new: bool = False) -> None:
         """Put jobs into their queues and wake an idle worker: five commands for a thousand jobs.
@@ -242,9 +272,10 @@ class JobQueue:
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
-        if ids:
-            with _translated():
-                await self._redis.delete(*keys_of(ids))
+        every = list(map(str, ids))
+        with _translated():
+            for start in range(0, len(every), _CHUNK):
+                await self._forget(keys=_KEPT, args=every[start : start + _CHUNK])
 
     async def remove(self, ids: Collection[UUID]) -> None:
         """Take messages out of whatever queue they stand in.
@@ -316,24 +347,20 @@ class JobQueue:
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
-        if not jobs:
-            return Stranded([], [])
-        ordered = sorted(jobs, key=lambda job: job.queue)
+        found = Stranded([], [])
+        by_queue = groupby(sorted(jobs, key=lambda job: job.queue), key=lambda job: job.queue)
         with _translated():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for name, group in groupby(ordered, key=lambda job: job.queue):
-                    pipe.zmscore(queue_key(name), [str(job.job_id) for job in group])
-                pipe.mget([job_key_prefix + str(job.job_id) for job in ordered])
-                pipe.mget([in_progress_key_prefix + str(job.job_id) for job in ordered])
-                *scores, bodies, marks = await pipe.execute()
-        places = [place for group in scores for place in group]
-        missing, marked = [], []
-        for job, place, body, mark in zip(ordered, places, bodies, marks, strict=True):
-            if (place is None and mark is None) or (place is not None and body is None):
-                missing.append(job)
-            elif place is not None and mark is not None:
-                marked.append(job)
-        return Stranded(missing, marked)
+            for name, group in by_queue:
+                waiting = list(group)
+                for start in range(0, len(waiting), _CHUNK):
+                    chunk = waiting[start : start + _CHUNK]
+                    missing, marked = await self._stranded(
+                        keys=[queue_key(name)],
+                        args=[job_key_prefix, in_progress_key_prefix, *(str(job.job_id) for job in chunk)],
+                    )
+                    found.missing.extend(chunk[number] for number in missing)
+                    found.marked.extend(chunk[number] for number in marked)
+        return found
 
     async def begin_check(self) -> tuple[str, bool, bool]:
         """Say which process of Redis this is, whether it was handed all that waits, and whether it knows nothing.
@@ -388,13 +415,6 @@ def _job_id(text: bytes) -> UUID | None:
         return UUID(text.decode())
     except ValueError:
         return None
-
-
-def keys_of(ids: Collection[UUID]) -> list[str]:
-    """Every key that ARQ may keep of a job besides its place in a queue and its result."""
-    return [
-        prefix + str(job_id) for job_id in ids for prefix in (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
-    ]
 
 
 def _leftovers(keys: Collection[str]) -> list[str]:

@@ -20,13 +20,13 @@ from repositories.errors import (
     TransactionAbortedError,
 )
 from repositories.hot_status import JobStatusChange
-from repositories.jobs import JobRepository, Waiting
+from repositories.jobs import ClaimedJob, JobRepository, Waiting
 from repositories.schemas import Finish, JobError, Outcome, PutBack
 from repositories.states import JobStatus
 from worker.ending import end_all
 from worker.ends import Cancelled, Completed, End, Failed, HandedBack, Lost, TryAgain, retry_delay
 from worker.queue import QueueUnavailableError
-from worker.run import RetryPolicy, Run, Runtime
+from worker.run import DEFAULT_RETRIES, Run, Runtime
 
 GROUP = 500
 """The most ends of one transaction."""
@@ -34,17 +34,14 @@ GROUP = 500
 PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between two tries while a server is away; the last one from then on."""
 
-_POLICY = RetryPolicy()
-
 log = structlog.get_logger(__name__)
 
 
 class Ended(NamedTuple):
-    """An attempt, how it ended, and when it began (monotonic clock, seconds)."""
+    """An attempt, and how it ended."""
 
     run: Run
     end: End
-    began: float
 
 
 async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
@@ -98,6 +95,18 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
         _log(lines, ended, outcome)
 
 
+def started(job: ClaimedJob) -> JobStatusChange:
+    """What a claim changed, for hot status."""
+    changed = {
+        "status": JobStatus.PROCESSING,
+        "attempt": job.attempt,
+        "worker_id": job.worker_id,
+        "started_at": job.started_at,
+        "progress": job.progress,
+    }
+    return JobStatusChange(job.id, job.version, changed)
+
+
 def _error(end: End) -> JobError | None:
     return end.error if isinstance(end, Failed | TryAgain) else None
 
@@ -116,7 +125,7 @@ def _row(ended: Ended) -> Finish | PutBack:
         case Cancelled():
             return Finish(run.held, JobStatus.CANCELLED)
         case TryAgain(error, delay) if not run.is_last_attempt:
-            policy = run.runtime.retries.get(run.job.type, _POLICY)
+            policy = run.runtime.retries.get(run.job.type, DEFAULT_RETRIES)
             return PutBack(run.held, delay or retry_delay(run.job.failures, policy), error)
         case Failed(error) | TryAgain(error):
             return Finish(run.held, JobStatus.FAILED, None, error)
@@ -125,30 +134,32 @@ def _row(ended: Ended) -> Finish | PutBack:
     raise TypeError(f"a lost attempt writes nothing: {end}")
 
 
-def _log(lines: Any, ended: Ended, outcome: Outcome) -> None:
+def _log(log_: Any, ended: Ended, outcome: Outcome) -> None:
     job, end = ended.run.job, ended.end
-    log_ = lines.bind(job_id=str(job.id), job_type=job.type, attempt=job.attempt)
-    seconds = round(time.monotonic() - ended.began, 3)
+    about = {"job_id": str(job.id), "job_type": job.type, "attempt": job.attempt}  # binding them would take longer
+    seconds = round(time.monotonic() - ended.run.began, 3)
     if isinstance(end, Lost):
-        log_.warning("job.lost", seconds=seconds, reason="another attempt owns the job")
+        log_.warning("job.lost", **about, seconds=seconds, reason="another attempt owns the job")
         return
     refusal = outcome.refused.get(job.id)
     if refusal is not None and not _was_written_before(refusal, ended):
-        log_.warning("job.end_refused", seconds=seconds, reason=str(refusal))
+        log_.warning("job.end_refused", **about, seconds=seconds, reason=str(refusal))
         return
     status = outcome.moved.get(job.id)
     match end:
         case Failed(error) | TryAgain(error):
             if status is JobStatus.QUEUED:
-                log_.warning("job.retried", seconds=seconds, code=error.code, error=error.message)
+                log_.warning("job.retried", **about, seconds=seconds, code=error.code, error=error.message)
             else:
-                log_.warning("job.failed", seconds=seconds, code=error.code, error=error.message)
+                log_.warning("job.failed", **about, seconds=seconds, code=error.code, error=error.message)
         case HandedBack(delay, reason):
-            log_.info("job.put_back", seconds=seconds, reason=reason, delay_seconds=round(delay.total_seconds(), 1))
+            log_.info(
+                "job.put_back", **about, seconds=seconds, reason=reason, delay_seconds=round(delay.total_seconds(), 1)
+            )
         case _:
             waited = (job.started_at - job.queued_at).total_seconds()
             told = str(status) if status is not None else "completed"
-            log_.info("job.finished", seconds=seconds, status=told, waited_seconds=round(waited, 3))
+            log_.info("job.finished", **about, seconds=seconds, status=told, waited_seconds=round(waited, 3))
 
 
 def _was_written_before(refusal: Exception, ended: Ended) -> bool:
@@ -157,6 +168,40 @@ def _was_written_before(refusal: Exception, ended: Ended) -> bool:
         return False
     row = _row(ended)
     return isinstance(row, Finish) and (refusal.found, refusal.found_attempt) == (row.to, row.held.attempt)
+
+
+async def record_at_last(runtime: Runtime, group: Sequence[Ended]) -> None:
+    """Write down how these attempts ended, however long PostgreSQL is away.
+
+    An end that cannot be written as it is costs the others nothing: its job fails for it, or is let go and rescued.
+    """
+    failures = 0
+    while True:
+        try:
+            await record(runtime, group)
+        except (DatabaseUnavailableError, TransactionAbortedError) as error:
+            if failures == 0:
+                log.warning("job.end_waiting", jobs=len(group), reason=str(error))
+            await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
+            failures += 1
+        except Exception as error:  # noqa: BLE001 - one end that cannot be written must not cost the others theirs
+            await _one_by_one(runtime, group, error)
+            return
+        else:
+            return
+
+
+async def _one_by_one(runtime: Runtime, group: Sequence[Ended], error: Exception) -> None:
+    """Find the end that cannot be written, so that the others are."""
+    if len(group) > 1:
+        for ended in group:
+            await record_at_last(runtime, [ended])
+        return
+    (ended,) = group
+    log.error("job.end_not_recordable", job_id=str(ended.run.job.id), reason=f"{type(error).__name__}: {error}")
+    if isinstance(ended.end, Completed):
+        failure = JobError(code="result_not_recordable", message=f"the job's result cannot be written: {error}")
+        await record_at_last(runtime, [ended._replace(end=Failed(failure))])
 
 
 class Finisher:
@@ -199,7 +244,7 @@ class Finisher:
                 group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
                 self._in_flight += len(group)
                 try:
-                    await self._record(group)
+                    await record_at_last(self._runtime, group)
                 finally:
                     self._in_flight -= len(group)
                     self._runtime.leases.release([ended.run.held for ended in group])
@@ -207,34 +252,6 @@ class Finisher:
             if self._closing:
                 return
             self._more.clear()
-
-    async def _record(self, group: list[Ended]) -> None:
-        failures = 0
-        while True:
-            try:
-                await record(self._runtime, group)
-            except (DatabaseUnavailableError, TransactionAbortedError) as error:
-                if failures == 0:
-                    log.warning("job.end_waiting", jobs=len(group), reason=str(error))
-                await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
-                failures += 1
-            except Exception as error:  # noqa: BLE001 - one end that cannot be written must not cost the others theirs
-                await self._one_by_one(group, error)
-                return
-            else:
-                return
-
-    async def _one_by_one(self, group: list[Ended], error: Exception) -> None:
-        """Find the end that cannot be written, so that the others are; that job fails for it, or is let go."""
-        if len(group) > 1:
-            for ended in group:
-                await self._record([ended])
-            return
-        (ended,) = group
-        log.error("job.end_not_recordable", job_id=str(ended.run.job.id), reason=f"{type(error).__name__}: {error}")
-        if isinstance(ended.end, Completed):
-            failure = JobError(code="result_not_recordable", message=f"the job's result cannot be written: {error}")
-            await self._record([ended._replace(end=Failed(failure))])
 
     async def __aenter__(self) -> Self:
         self._writers = [asyncio.create_task(self._write(), name=f"finisher-{number}") for number in range(2)]

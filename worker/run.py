@@ -5,6 +5,7 @@ a result. It never writes a status itself; what it raises says how the attempt e
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -93,6 +94,9 @@ class RetryPolicy:
     cap_seconds: float = 300.0
 
 
+DEFAULT_RETRIES = RetryPolicy()
+"""For job types that have no policy of their own."""
+
 # What no single item is to blame for.
 STOPS_THE_JOB = (
     AttemptLostError,
@@ -134,6 +138,7 @@ class Run:
     Attributes:
         job: as it was when it was claimed.
         held: the job and the attempt, as everything that is written names them.
+        began: when it began (monotonic clock, seconds).
         task: what carries it out, for whoever has to stop it.
         cancel_requested: it is to stop at its next item boundary.
         lost: another attempt owns the job.
@@ -144,6 +149,7 @@ class Run:
     job: ClaimedJob
     runtime: Runtime
     held: Held = field(init=False)
+    began: float = field(default_factory=time.monotonic)
     task: "asyncio.Task[Any] | None" = field(default=None, repr=False)
     cancel_requested: bool = False
     lost: bool = False
@@ -152,6 +158,11 @@ class Run:
 
     def __post_init__(self) -> None:
         self.held = self.job.held
+
+    @property
+    def due(self) -> float:
+        """When its time is up (monotonic clock, seconds)."""
+        return self.began + self.job.timeout_seconds
 
     async def items(self, expand: Callable[[], Awaitable[Sequence[NewItem]]]) -> list[JobItem]:
         """Return the items that are left to do.

@@ -6,6 +6,7 @@ that they never wait behind the backlog. It never exits because PostgreSQL or Re
 """
 
 import asyncio
+import gc
 from collections.abc import Mapping
 from signal import Signals
 
@@ -23,6 +24,7 @@ from worker.supervisor import tell_supervisor
 from worker.tasks import TASKS
 
 _POLL_SECONDS = 0.5  # cron jobs are timed in seconds
+_COLLECT_AFTER = (10_000, 20, 20)  # allocations, and then collections of each younger generation
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +61,7 @@ class Runner(Worker):
         await self.pool.ping()
         if self.on_startup is not None:
             await self.on_startup(self.ctx)
+        _spare_the_collector()
         runtime: Runtime = self.ctx["runtime"]
         async with Batches(runtime, self._settings.worker_queues) as batches:
             self._batches = batches
@@ -123,3 +126,14 @@ class Runner(Worker):
         except (RedisError, OSError, TimeoutError) as error:
             log.debug("health.not_cleared", reason=type(error).__name__)
         await self.pool.aclose(close_connection_pool=True)
+
+
+def _spare_the_collector() -> None:
+    """Take what a worker keeps for its whole life (modules, models, statements) out of every search for garbage.
+
+    A full search walks over more than 100,000 objects, which holds everything up for 70 ms; and because each job makes
+    some hundred, the defaults spend a fifth of a busy worker's time on it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)

@@ -129,7 +129,14 @@ class Supervisor:
     async def _keep(self, slot: _Slot) -> None:
         crashes = 0
         while not self._stopping.is_set():
-            slot.child = slot.child or await self._start()
+            try:
+                slot.child = slot.child or await self._start()
+            except OSError as error:  # no memory or no handles left: that may pass
+                crashes += 1
+                delay = _BACKOFF_SECONDS[min(crashes, len(_BACKOFF_SECONDS) - 1)]
+                log.error("process.not_started", reason=str(error), restart_seconds=delay)  # noqa: TRY400 - says it all
+                await self._unless_stopping(delay)
+                continue
             if self._stopping.is_set():  # it was asked to stop while this one was being started
                 slot.child.ask_to_stop()
             child = slot.child
@@ -172,7 +179,13 @@ class Supervisor:
 
     async def _replace(self, slot: _Slot, old: _Child) -> None:
         """Start a successor, and let the old child drain once that takes jobs; without one the old child stays."""
-        new = await self._start()
+        try:
+            new = await self._start()
+        except OSError as error:
+            slot.replace.clear()
+            slot.replaced.set()
+            log.error("process.not_forked", pid=old.process.pid, reason=str(error))  # noqa: TRY400 - says it all
+            return
         self._retiring.add(new)
         if self._stopping.is_set():
             new.ask_to_stop()

@@ -63,6 +63,22 @@ class Calls:
         entries += [_entry(job_id, "fence", self._live_ms, GONE, []) for job_id in gone]
         return self._writes(entries, mark, own_keys=own_keys)
 
+    def bar(self, changes: Sequence[JobStatusChange]) -> list[Call]:
+        """Find out of which of these jobs something stands, in the parts of :func:`in_parts`; bar the others' way.
+
+        Raises:
+            ValueError: a field that does not change.
+        """
+        begins: list[Part] = [self._store.name(_status_key("")), self._store.name(own_key("")), self._live_ms]
+        calls = []
+        for part in in_parts(changes):
+            told: list[Part] = []
+            for change in part:
+                change.check()
+                told += (str(change.job_id), change.version)
+            calls.append(self._call([], [uuid4().hex, *begins, *told]))
+        return calls
+
     def advance(self, changes: Sequence[JobStatusChange], mark: Mark) -> list[Call]:
         """Write these changes.
 
@@ -108,10 +124,10 @@ def in_parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[start : start + _PER_CALL] for start in range(0, len(items), _PER_CALL))
 
 
-def own_key(job_id: UUID) -> str:
+def own_key(job_id: UUID | str) -> str:
     """Return the key under which callers cache a job themselves."""
     return f"job:{job_id}"
 
 
-def _status_key(job_id: UUID) -> str:
+def _status_key(job_id: UUID | str) -> str:
     return f"status:{job_id}"

@@ -64,6 +64,7 @@ def _script(name: str) -> Script:
 
 
 READ: Final = _script("read")
+BAR: Final = _script("bar")
 WRITE: Final = _script("write")
 RENEW: Final = _script("renew")
 

@@ -28,7 +28,7 @@ from repositories.cache import CacheUnavailableError, FallbackBackend
 from repositories.cache.redis_store import OPERATION_TIMEOUT_SECONDS
 from repositories.hot_status.calls import Call, Calls, in_parts, own_key
 from repositories.hot_status.following import Following
-from repositories.hot_status.scripts import READ, RENEW, WRITE, Command, Mark, Script, evaluate
+from repositories.hot_status.scripts import BAR, READ, RENEW, WRITE, Command, Mark, Script, evaluate
 from repositories.hot_status.view import JobStatusChange, JobStatusView, from_hash
 
 LIVE_LIFETIME: Final = timedelta(seconds=10)
@@ -94,13 +94,24 @@ class HotStatus:
     async def advance(self, changes: Sequence[JobStatusChange], *, since: Mark | None = None) -> None:
         """Write what transitions changed onto what stands there; where nothing does, readers ask PostgreSQL.
 
-        Otherwise as :meth:`write`.
+        One round trip, and a second one if something stands there of any of these jobs. Otherwise as :meth:`write`.
 
         Raises:
             ValueError: a change of a field that does not change.
         """
-        calls = self._calls.advance(changes, self._known if since is None else since)
-        await self._write(calls, [change.job_id for change in changes])
+        mark = self._known if since is None else since
+        calls = self._calls.bar(changes)
+        if not calls:
+            return
+        try:
+            answers = await self._evaluate(BAR, calls)
+            standing = [
+                part[place - 1] for part, answer in zip(in_parts(changes), answers, strict=True) for place in answer[2:]
+            ]
+            if standing:
+                await self._evaluate(WRITE, self._calls.advance(standing, mark))
+        except CacheUnavailableError:  # who opened the circuit has logged it
+            await self.missed([change.job_id for change in changes])
 
     def commands(
         self, views: Sequence[JobStatusView], *, gone: Collection[UUID] = (), since: Mark | None = None

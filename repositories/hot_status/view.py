@@ -91,6 +91,7 @@ _NAMES: Final = tuple(field.name for field in fields(JobStatusView))
 _OF_ERRORS: Final = ("error_count", "error_code", "error")
 _IN_ORDER: Final = frozenset({"version", "progress", "items_total", "error_count"})
 _COUNTS: Final = ("items_done", "items_failed", "items_skipped")
+_COUNTED: Final = frozenset(_COUNTS)
 
 FIELDS: Final = _NAMES
 """The fields of a hash, in the order in which a reader asks for them."""
@@ -128,12 +129,11 @@ class JobStatusChange(NamedTuple):
         """How new it is, as far as it is known.
 
         Raises:
-            ValueError: only some of the three counts are given.
+            ValueError: see :meth:`check`.
         """
+        self.check()
         changed = self.changed
         counts = [changed[name] for name in _COUNTS if name in changed]
-        if counts and len(counts) < len(_COUNTS):
-            raise ValueError(f"job {self.job_id}: {', '.join(_COUNTS)} change together, or none of them")
         return (
             str(self.version),
             str(sum(counts)) if counts else "",
@@ -142,14 +142,22 @@ class JobStatusChange(NamedTuple):
             _written(changed.get("error_count", "")),
         )
 
-    def to_fields(self) -> list[str]:
-        """Return what is to be written besides the order: field, value, ...; an empty value clears.
+    def check(self) -> None:
+        """Return if it can be written.
 
         Raises:
-            ValueError: a field that no view has, or that does not change.
+            ValueError: a field that no view has, or that does not change, or only some of the three counts are given.
         """
-        if wrong := self.changed.keys() - _CHANGING:
-            raise ValueError(f"job {self.job_id}: {sorted(wrong)} cannot be changed; expected {sorted(_CHANGING)}")
+        names = self.changed.keys()
+        if not names <= _CHANGING:
+            raise ValueError(
+                f"job {self.job_id}: {sorted(names - _CHANGING)} cannot be changed; expected {sorted(_CHANGING)}"
+            )
+        if not (names >= _COUNTED or names.isdisjoint(_COUNTED)):
+            raise ValueError(f"job {self.job_id}: {', '.join(_COUNTS)} change together, or none of them")
+
+    def to_fields(self) -> list[str]:
+        """Return what is to be written besides the order: field, value, ...; an empty value clears."""
         parts: list[str] = []
         for name, value in self.changed.items():
             if name not in _IN_ORDER:

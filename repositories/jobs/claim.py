@@ -8,11 +8,11 @@ from uuid import UUID
 
 from sqlalchemy import Interval, Text, Uuid, any_, bindparam, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from repositories.errors import translated
 from repositories.jobs.admission import Admitting, unrestricted
 from repositories.jobs.core import NOW, as_arrays, check_batch, held_rows, named, owned, standing
+from repositories.jobs.prepared import Prepared
 from repositories.models import Job
 from repositories.schemas import Held, Lease
 from repositories.states import JobStatus, Verb, sources
@@ -21,7 +21,7 @@ from repositories.states import JobStatus, Verb, sources
 class ClaimedJob(NamedTuple):
     """A job in the hands of the attempt that was just begun: what carrying it out needs, as it was then.
 
-    Not an ORM row: a worker claims thousands a second, and a mapped object costs three times as much.
+    Not an ORM row, and not all of one: a worker claims thousands a second.
     """
 
     id: UUID
@@ -32,18 +32,12 @@ class ClaimedJob(NamedTuple):
     max_attempts: int
     timeout_seconds: int
     queue: str
-    workspace_id: str | None
-    worker_id: str
-    priority: int
     progress: float
     items_total: int
-    items_done: int
-    items_failed: int
-    items_skipped: int
     version: int
-    created_at: datetime
     queued_at: datetime
     started_at: datetime
+    worker_id: str
 
     @property
     def held(self) -> Held:
@@ -51,12 +45,11 @@ class ClaimedJob(NamedTuple):
         return Held(self.id, self.attempt)
 
 
-_CLAIMED = tuple(getattr(Job, name) for name in ClaimedJob._fields)
+_CLAIMED = tuple(getattr(Job, name) for name in ClaimedJob._fields if name != "worker_id")
 
 
-# Statements of the hot path are built once: to build one takes several times as long as to send it.
 @cache
-def _claim(*, typed: bool, admitted: bool) -> ReturningUpdate[Any]:
+def _claim(*, typed: bool, admitted: bool) -> Prepared:
     claimable = standing(sources(Verb.CLAIM, JobStatus.PROCESSING))
     due = (
         select(Job.id)
@@ -71,7 +64,7 @@ def _claim(*, typed: bool, admitted: bool) -> ReturningUpdate[Any]:
         .with_for_update(skip_locked=True)  # whoever holds the lock is claiming or cancelling it
         .cte("due")
     )
-    return (
+    return Prepared(
         update(Job)
         .where(Job.id == due.c.id, claimable)
         .values(
@@ -85,21 +78,25 @@ def _claim(*, typed: bool, admitted: bool) -> ReturningUpdate[Any]:
             updated_at=NOW,
         )
         .returning(*_CLAIMED)
-        .execution_options(synchronize_session=False)
     )
 
 
 @cache
-def _extend() -> ReturningUpdate[UUID, bool]:
+def _extend() -> Prepared:
     # Whoever holds one row for long must not cost the others their leases.
     mine = owned(held_rows(), [JobStatus.PROCESSING], skip_locked=True)
-    return (
+    return Prepared(
         update(Job)
         .where(Job.id == mine.c.id)
         .values(lease_expires_at=NOW + bindparam("lease", type_=Interval))
         .returning(Job.id, Job.cancel_requested_at.is_not(None))
-        .execution_options(synchronize_session=False)
     )
+
+
+@cache
+def _cancel_requested() -> Prepared:
+    asked = Job.id == any_(bindparam("asked", type_=ARRAY(Uuid)))
+    return Prepared(select(Job.id).where(asked, Job.cancel_requested_at.is_not(None)))
 
 
 class Claiming(Admitting):
@@ -135,8 +132,8 @@ class Claiming(Admitting):
         if types is not None:
             parameters["known"] = sorted(types)
         with translated():
-            rows = await self.session.execute(_claim(typed=types is not None, admitted=admitted), parameters)
-            claimed = [ClaimedJob._make(row) for row in rows]
+            rows = await _claim(typed=types is not None, admitted=admitted).rows(self.session, parameters)
+            claimed = [ClaimedJob._make((*row, worker_id)) for row in rows]
             if self._tells:
                 self._note(job.id for job in claimed)
             return claimed
@@ -150,7 +147,7 @@ class Claiming(Admitting):
         """
         check_batch(len(held), "extend the leases of")
         with translated():
-            rows = await self.session.execute(_extend(), as_arrays(held) | {"lease": lease})
+            rows = await _extend().rows(self.session, as_arrays(held) | {"lease": lease})
             leases = [Lease(job_id, cancel_requested) for job_id, cancel_requested in rows]
             extended = {lease.job_id for lease in leases}
             if locked := {job.job_id: job.attempt for job in held if job.job_id not in extended}:
@@ -165,6 +162,5 @@ class Claiming(Admitting):
     async def cancel_requested_among(self, ids: Collection[UUID]) -> list[UUID]:
         """Return those of ``ids`` whose cancellation was asked for: what a worker looks at between two heartbeats."""
         with translated():
-            return list(
-                await self.session.scalars(select(Job.id).where(named(ids), Job.cancel_requested_at.is_not(None)))
-            )
+            rows = await _cancel_requested().rows(self.session, {"asked": list(ids)})
+            return [row[0] for row in rows]

@@ -36,6 +36,7 @@ from sqlalchemy.orm.util import AliasedClass
 from repositories.base import BaseRepository
 from repositories.errors import InvalidTransitionError, NotFoundError
 from repositories.hot_status import HotStatus, JobStatusChange
+from repositories.jobs.prepared import Prepared
 from repositories.models import Job
 from repositories.schemas import MAX_BATCH, Held, JobCreate, JobUpdate, Outcome
 from repositories.states import FINAL, JobStatus, Verb, sources
@@ -43,8 +44,6 @@ from repositories.states import FINAL, JobStatus, Verb, sources
 NOW = func.clock_timestamp()  # not now(): that is the start of the caller's transaction
 ASKED_AT = func.statement_timestamp()  # the same in conditions: fixed within a statement, so an index can be asked
 
-
-_CHANGED = ("progress", "items_done", "items_failed", "items_skipped", "completed_at", "error_count")
 _MOVED = (
     Job.id,
     Job.status,
@@ -72,14 +71,27 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         if self._hot is not None:
             self._hot.note(self.session, moved)
 
-    async def _apply(self, transition: Update, parameters: Mapping[str, Any] | None = None) -> Outcome:
+    async def _apply(self, transition: Update | Prepared, parameters: Mapping[str, Any] | None = None) -> Outcome:
         """Execute a transition, made with :func:`moving`, and settle the dependents of the jobs that it ended."""
-        rows = await self.session.execute(transition, parameters)
+        rows: Iterable[Any]
+        if isinstance(transition, Prepared):
+            rows = await transition.rows(self.session, parameters or {})
+        else:
+            rows = await self.session.execute(transition, parameters)
         outcome, ended = Outcome(), dict[UUID, JobStatus]()
-        for job_id, status, has_dependents, version, *values in rows:
+        for job_id, told, has_dependents, version, progress, done, failed, skipped, completed_at, errors in rows:
+            status = JobStatus(told)
             outcome.moved[job_id] = status
-            changed = dict(zip(_CHANGED, values, strict=True))
-            outcome.changes.append(JobStatusChange(job_id, version, changed | {"status": status}))
+            changed = {
+                "status": status,
+                "progress": progress,
+                "items_done": done,
+                "items_failed": failed,
+                "items_skipped": skipped,
+                "completed_at": completed_at,
+                "error_count": errors,
+            }
+            outcome.changes.append(JobStatusChange(job_id, version, changed))
             if has_dependents and status.is_final:
                 ended[job_id] = status
         if self._tells:
@@ -227,12 +239,16 @@ def standing(states: Collection[str]) -> ColumnElement[bool]:
     An index of all queued rows looks cheap to a planner whose statistics are of a moment when there were few, and is
     then walked once for each id.
     """
-    return (cast(Job.status, Text) + literal_column("''", Text)).in_([str(state) for state in states])
+    return (cast(Job.status, Text) + literal_column("''", Text)).in_(_spelled(states))
+
+
+def _spelled(states: Iterable[str]) -> list[ColumnElement[str]]:
+    return [literal_column(f"'{JobStatus(state)}'", Text) for state in states]
 
 
 def in_state(*states: str, job: type[Job] | AliasedClass[Job] = Job) -> ColumnElement[bool]:
     """The rows in one of these states, spelled out in the statement: a partial index serves no parameter."""
-    return job.status.in_([literal(str(state), Text, literal_execute=True) for state in states])
+    return job.status.in_(_spelled(states))
 
 
 def queued_and_due(job: type[Job] | AliasedClass[Job] = Job) -> ColumnElement[bool]:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Interval, Text, Update, case, cast, update
+from sqlalchemy import Interval, Text, case, cast, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from repositories.errors import translated
@@ -22,17 +22,18 @@ from repositories.jobs.core import (
     with_cancellation,
     with_error,
 )
+from repositories.jobs.prepared import Prepared
 from repositories.models import STATUS, Job
 from repositories.schemas import Finish, Held, JobError, Outcome, PutBack
 from repositories.states import FINAL, JobStatus, Verb, sources
 
 
 @cache
-def _finish() -> Update:
+def _finish() -> Prepared:
     mine = held_rows(target=Text, result=Text, code=Text, message=Text)
     ours = owned(mine, [JobStatus.PROCESSING], mine.c.target, mine.c.result, mine.c.code, mine.c.message)
     failed = ours.c.code.is_not(None)
-    return moving(
+    transition = (
         update(Job)
         .where(Job.id == ours.c.id)
         .values(
@@ -49,10 +50,11 @@ def _finish() -> Update:
             }
         )
     )
+    return Prepared(moving(transition))
 
 
 @cache
-def _put_back() -> Update:
+def _put_back() -> Prepared:
     mine = held_rows(later=Interval, code=Text, message=Text)
     ours = owned(mine, sources(Verb.PUT_BACK, JobStatus.QUEUED), mine.c.later, mine.c.code, mine.c.message)
     cancelled = Job.cancel_requested_at.is_not(None)
@@ -72,11 +74,12 @@ def _put_back() -> Update:
             else_=Job.errors,
         ),
     }
-    return moving(
+    transition = (
         update(Job)
         .where(Job.id == ours.c.id, Job.payload.is_not(None))  # a caller's own job stands in no queue
         .values(values)
     )
+    return Prepared(moving(transition))
 
 
 class Finishing(JobStatements):

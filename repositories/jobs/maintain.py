@@ -8,16 +8,18 @@ Each is bounded by ``limit`` and safe to run in every worker at once: rows anoth
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from functools import cache
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Text, and_, any_, case, func, literal, select, true, tuple_, update
+from sqlalchemy import Integer, Text, and_, any_, bindparam, case, func, literal, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import ColumnElement
 
 from repositories.errors import translated
 from repositories.jobs.admission import PARKED, Admitting, Waiting, not_paused
 from repositories.jobs.core import ASKED_AT, NOW, moving, named, queued_and_due, standing, with_error
+from repositories.jobs.prepared import Prepared
 from repositories.models import CALLER, Job
 from repositories.schemas import Outcome
 from repositories.states import JobStatus
@@ -25,6 +27,19 @@ from repositories.states import JobStatus
 __all__ = ["Maintaining", "Place", "Waiting"]
 
 _WAITING = (Job.id, Job.type, Job.priority, Job.queue)
+
+
+_PLACE = ("queue_before", "priority_before", "queued_before", "id_before")
+
+
+@cache
+def _waiting(*, begins: bool) -> Prepared:
+    place = (Job.queue, Job.priority, Job.queued_at, Job.id)
+    statement = select(*_WAITING, Job.queued_at).where(queued_and_due())
+    if not begins:
+        before = [bindparam(name, type_=part.type) for name, part in zip(_PLACE, place, strict=True)]
+        statement = statement.where(tuple_(*place) > tuple_(*before))
+    return Prepared(statement.order_by(*place).limit(bindparam("most", type_=Integer)))
 
 
 class Place(NamedTuple):
@@ -143,16 +158,13 @@ class Maintaining(Admitting):
         Returns:
             The jobs, and where to go on; ``None`` if there are no more.
         """
-        place = (Job.queue, Job.priority, Job.queued_at, Job.id)
-        statement = select(*_WAITING, Job.queued_at).where(queued_and_due())
-        if after is not None:
-            statement = statement.where(tuple_(*place) > tuple_(*after))
+        begin = {} if after is None else dict(zip(_PLACE, after, strict=True))
         with translated():
-            rows = (await self.session.execute(statement.order_by(*place).limit(limit))).all()
+            rows = await _waiting(begins=after is None).rows(self.session, {"most": limit} | begin)
         jobs = [Waiting(*row[:-1]) for row in rows]
         if len(rows) < limit:
             return jobs, None
-        return jobs, Place(jobs[-1].queue, jobs[-1].priority, rows[-1].queued_at, jobs[-1].job_id)
+        return jobs, Place(jobs[-1].queue, jobs[-1].priority, rows[-1][-1], jobs[-1].job_id)
 
     async def count_waiting(self) -> int:
         """Return how many jobs are queued and due: so many messages Redis should hold."""

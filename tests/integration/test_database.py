@@ -7,7 +7,8 @@ from typing import Annotated
 import pytest
 from fastapi import Depends, FastAPI
 from httpx import ASGITransport, AsyncClient
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from repositories import get_read_repository
@@ -21,7 +22,7 @@ from repositories.database import (
     get_redis,
     init_db,
 )
-from repositories.engine import through_pgbouncer
+from repositories.engine import make_engine, through_pgbouncer
 from repositories.errors import DatabaseUnavailableError, InvalidValueError, ReadOnlyError, SchemaOutdatedError
 from repositories.jobs import JobRepository
 from repositories.migrations import upgrade
@@ -168,3 +169,36 @@ async def test_migrations_refuse_to_go_through_pgbouncer(database_url: str) -> N
     async with DatabaseManager(marked) as database:
         with pytest.raises(InvalidValueError, match="DATABASE_DIRECT_URL: migrations cannot"):
             await upgrade(database.engine)
+
+
+async def _serving(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+
+async def test_a_connection_that_was_lost_while_it_lay_idle_is_replaced_unnoticed(database_url: str) -> None:
+    engine = make_engine(database_url, pool_size=1, max_overflow=0, name="idle", ping_after_seconds=0)
+    other = make_engine(database_url, pool_size=1, max_overflow=0, name="other")
+    try:
+        lost = await _serving(engine)
+        async with other.connect() as connection:
+            ended = text("SELECT pg_terminate_backend(:pid, 5000)")
+            assert (await connection.execute(ended, {"pid": lost})).scalar_one()
+
+        assert await _serving(engine) != lost
+    finally:
+        await engine.dispose()
+        await other.dispose()
+
+
+async def test_a_connection_that_was_used_a_moment_ago_is_lent_without_a_question(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(database_url, pool_size=1, max_overflow=0, name="busy", ping_after_seconds=3600)
+    asked: list[object] = []
+    monkeypatch.setattr(engine.sync_engine.dialect, "do_ping", asked.append)
+    try:
+        assert await _serving(engine) == await _serving(engine)
+        assert not asked
+    finally:
+        await engine.dispose()

@@ -35,6 +35,17 @@ QUESTIONS = QuestionSet(
     ),
 )
 
+# A sequence is not rolled back: the second try is told from the first.
+REFUSE_THE_FIRST_END = (
+    "CREATE SEQUENCE ends_seen",
+    """CREATE FUNCTION refuse_the_first_end() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF nextval('ends_seen') = 1 THEN RAISE 'deadlock detected' USING ERRCODE = '40P01'; END IF;
+           RETURN new;
+       END $$""",
+    """CREATE TRIGGER refuse_the_first_end BEFORE UPDATE ON jobs
+       FOR EACH ROW WHEN (new.status = 'completed') EXECUTE FUNCTION refuse_the_first_end()""",
+)
+
 
 async def _statuses(client: JobClient, job_id: UUID) -> list[ItemStatus]:
     return [item.status for item in await client.items(job_id)]
@@ -204,6 +215,24 @@ async def test_what_an_error_says_is_never_why_it_cannot_be_recorded(
 
     (item,) = await client.items(job.id)
     assert item.error == "RuntimeError: nul  and a lone surrogate ?"
+
+
+async def test_an_end_that_met_a_deadlock_is_written_again_and_the_work_is_not_done_twice(
+    client: JobClient, runtime: Runtime, engine: NotingEngine
+) -> None:
+    job = await client.upload_documents("handbook", FILES)
+    async with runtime.database.get_transaction() as session:
+        for statement in REFUSE_THE_FIRST_END:
+            await session.execute(text(statement))
+    try:
+        await execute(runtime, str(job.id))
+    finally:
+        async with runtime.database.get_transaction() as session:
+            await session.execute(text("DROP FUNCTION refuse_the_first_end CASCADE"))
+            await session.execute(text("DROP SEQUENCE ends_seen"))
+
+    after = await client.status(job.id)
+    assert (after.status, after.attempt, len(engine.embedded)) == (JobStatus.COMPLETED, 1, len(FILES))
 
 
 @pytest.mark.slow

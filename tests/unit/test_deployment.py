@@ -414,7 +414,8 @@ def logged_events() -> dict[str, Event]:
                 and node.func.value.id.strip("_").lower() == "log"
             ):
                 level = node.func.attr.replace("exception", "error")
-                fields = {str(keyword.arg).replace("exc_info", "exception") for keyword in node.keywords}
+                # What comes as a whole (``**about``) is what stands on every line of a job.
+                fields = {keyword.arg.replace("exc_info", "exception") for keyword in node.keywords if keyword.arg}
                 for name in _texts(node.args[0], tree):
                     assert name not in found, f"{name} is logged at two places: give one of them another name"
                     found[name] = Event(level, frozenset(fields))
