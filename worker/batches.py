@@ -24,7 +24,6 @@ from repositories.hot_status import JobStatusChange, Mark
 from repositories.jobs import ClaimedJob, JobRepository, Waiting
 from worker.ending import end_all
 from worker.ends import End, HandedBack, Lost, attempt, timed_out
-from worker.leases import Watcher
 from worker.loops import Loop, Loops
 from worker.queue import QueueUnavailableError
 from worker.recording import PAUSES, Ended, Finisher, started
@@ -199,7 +198,7 @@ class Batches:
         if not jobs:
             return
         runs = [Run(job, self._runtime, limited=limited) for job in jobs]
-        self._runtime.leases.hold((run.held, Watcher(run.stop_as_lost, run.request_cancel)) for run in runs)
+        self._runtime.leases.hold(runs)
         if self._runtime.hot is not None:
             self._untold += [(since, run) for run in runs]
         self._idle.clear()
