@@ -24,7 +24,6 @@ from repositories.hot_status import JobStatusChange, Mark
 from repositories.jobs import ClaimedJob, JobRepository, Waiting
 from worker.ending import end_all
 from worker.ends import End, HandedBack, Lost, attempt, timed_out
-from worker.leases import Watcher
 from worker.loops import Loop, Loops
 from worker.queue import QueueUnavailableError
 from worker.recording import PAUSES, Ended, Finisher, started
@@ -47,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 
 class Batches:
-    """Runs jobs while the block lasts; leaving it records what has ended.
+    """Runs jobs while the block lasts; leaving it records what has ended. The first job finds everything warm.
 
     Args:
         runtime: what jobs are run with.
@@ -199,7 +198,7 @@ class Batches:
         if not jobs:
             return
         runs = [Run(job, self._runtime, limited=limited) for job in jobs]
-        self._runtime.leases.hold((run.held, Watcher(run.stop_as_lost, run.request_cancel)) for run in runs)
+        self._runtime.leases.hold(runs)
         if self._runtime.hot is not None:
             self._untold += [(since, run) for run in runs]
         self._idle.clear()
@@ -248,7 +247,20 @@ class Batches:
             self._idle.set()
         self._finisher.add(Ended(run, end))
 
+    async def _warm_up(self) -> None:
+        """Open the connections that claims and ends will take, and have their statements prepared there."""
+
+        async def claim() -> None:
+            await self._claim([])
+
+        async def end() -> None:
+            async with self._runtime.database.get_transaction() as session:
+                await JobRepository(session).finish([])
+
+        await asyncio.gather(*(warm() for warm in (claim, end) for _ in range(_CLAIMERS)))
+
     async def __aenter__(self) -> Self:
+        await self._warm_up()
         await self._finisher.__aenter__()
         self._claimers = [
             asyncio.create_task(self._claim_forever(), name=f"claimer-{number}") for number in range(_CLAIMERS)

@@ -13,7 +13,6 @@ from repositories.base import as_uuid
 from repositories.errors import DatabaseUnavailableError
 from repositories.jobs import JobRepository
 from worker.ends import End, HandedBack, Lost, attempt, timed_out
-from worker.leases import Watcher
 from worker.recording import Ended, record_at_last, started
 from worker.run import Run, Runtime
 
@@ -51,7 +50,7 @@ async def execute(runtime: Runtime, job_id_text: str) -> None:
     if runtime.hot is not None:
         await runtime.hot.advance([started(job) for job in claimed], since=since)
     run = Run(claimed[0], runtime, limited=limited)
-    with runtime.leases.holding(run.held, Watcher(run.stop_as_lost, run.request_cancel)):
+    with runtime.leases.holding(run):
         end, stopped = await _carry_out(run)
         try:
             async with asyncio.timeout(_CLOSE_SECONDS if stopped else None):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Protocol
 
 import structlog
 
@@ -27,11 +27,18 @@ _LOOK_SECONDS = 0.5  # how often cancel requests are looked for, and how soon a 
 log = structlog.get_logger(__name__)
 
 
-class Watcher(NamedTuple):
-    """What to call, on the main loop, when a job is lost or its cancellation is asked for. Both may be called again."""
+class Leased(Protocol):
+    """A job whose lease is kept. Its two methods are called on the main loop, and may be called again."""
 
-    lost: Callable[[], None]
-    cancel_requested: Callable[[], None]
+    @property
+    def held(self) -> Held:
+        """The job and the attempt that owns it."""
+
+    def stop_as_lost(self) -> None:
+        """It is somebody else's now."""
+
+    def request_cancel(self) -> None:
+        """Its cancellation was asked for."""
 
 
 class LeaseKeeper:
@@ -47,7 +54,7 @@ class LeaseKeeper:
         self._url = database_url
         self._lease = lease
         self._every = every
-        self._held: dict[Held, Watcher] = {}
+        self._held: dict[Held, Leased] = {}
         self._guard = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -55,10 +62,10 @@ class LeaseKeeper:
         self._pulse = time.monotonic()
         self._pulse_task: asyncio.Task[None] | None = None
 
-    def hold(self, jobs: Iterable[tuple[Held, Watcher]]) -> None:
+    def hold(self, jobs: Iterable[Leased]) -> None:
         """Keep these jobs' leases until they are released."""
         with self._guard:
-            self._held.update(jobs)
+            self._held.update((job.held, job) for job in jobs)
 
     def release(self, jobs: Iterable[Held]) -> None:
         """Let go of jobs whose end is on the record, or which are nobody's to keep."""
@@ -67,13 +74,13 @@ class LeaseKeeper:
                 self._held.pop(held, None)
 
     @contextmanager
-    def holding(self, held: Held, watcher: Watcher) -> Iterator[None]:
+    def holding(self, job: Leased) -> Iterator[None]:
         """Keep a job's lease while the block runs."""
-        self.hold([(held, watcher)])
+        self.hold([job])
         try:
             yield
         finally:
-            self.release([held])
+            self.release([job.held])
 
     async def start(self) -> None:
         """Start the thread; call from the main loop."""
@@ -131,14 +138,14 @@ class LeaseKeeper:
             return False
         return True
 
-    async def _look(self, database: DatabaseManager, held: dict[Held, Watcher]) -> None:
+    async def _look(self, database: DatabaseManager, held: dict[Held, Leased]) -> None:
         """Tell the jobs whose cancellation was asked for since the last extension."""
-        watchers = {job.job_id: watcher for job, watcher in held.items()}
+        jobs = {job.held.job_id: job for job in held.values()}
         async with database.get_autocommit() as session:
-            for job_id in await JobRepository(session).cancel_requested_among(watchers):
-                self._tell(watchers[job_id].cancel_requested)
+            for job_id in await JobRepository(session).cancel_requested_among(jobs):
+                self._tell(jobs[job_id].request_cancel)
 
-    async def _extend(self, database: DatabaseManager, held: dict[Held, Watcher]) -> None:
+    async def _extend(self, database: DatabaseManager, held: dict[Held, Leased]) -> None:
         everything = list(held)
         for start in range(0, len(everything), MAX_BATCH):
             batch = everything[start : start + MAX_BATCH]
@@ -149,9 +156,9 @@ class LeaseKeeper:
             for job in batch:
                 lease = leases.get(job.job_id)
                 if lease is None:
-                    self._tell(held[job].lost)
+                    self._tell(held[job].stop_as_lost)
                 elif lease.cancel_requested:
-                    self._tell(held[job].cancel_requested)
+                    self._tell(held[job].request_cancel)
 
     def _tell(self, call: Callable[[], None]) -> None:
         if self._main is not None and not self._main.is_closed():

@@ -8,9 +8,10 @@ take now is kept, with its lease, until it can: finished work is never done twic
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
+from uuid import UUID
 
 import structlog
 
@@ -88,8 +89,9 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
             "job.not_put_back_in_redis", jobs=len(waiting), reason=str(error), next="a worker's reconciler sends it"
         )
     if hot is not None and outcome.changes:
-        errors = {ended.run.job.id: _error(ended.end) for ended in written}
-        await hot.advance([_with_error(change, errors[change.job_id]) for change in outcome.changes], since=since)
+        errors = {ended.run.job.id: ended.end.error for ended in written if isinstance(ended.end, Failed | TryAgain)}
+        changes = [_with_error(change, errors) for change in outcome.changes] if errors else outcome.changes
+        await hot.advance(changes, since=since)
     lines = log.bind()  # once: every use of the module's own makes one
     for ended in group:
         _log(lines, ended, outcome)
@@ -107,11 +109,8 @@ def started(job: ClaimedJob) -> JobStatusChange:
     return JobStatusChange(job.id, job.version, changed)
 
 
-def _error(end: End) -> JobError | None:
-    return end.error if isinstance(end, Failed | TryAgain) else None
-
-
-def _with_error(change: JobStatusChange, error: JobError | None) -> JobStatusChange:
+def _with_error(change: JobStatusChange, errors: Mapping[UUID, JobError]) -> JobStatusChange:
+    error = errors.get(change.job_id)
     if error is None:
         return change
     return change._replace(changed={**change.changed, "error_code": error.code, "error": error.message})

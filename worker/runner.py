@@ -24,7 +24,7 @@ from worker.supervisor import tell_supervisor
 from worker.tasks import TASKS
 
 _POLL_SECONDS = 0.5  # cron jobs are timed in seconds
-_COLLECT_AFTER = (10_000, 20, 20)  # allocations, and then collections of each younger generation
+_COLLECT_AFTER = (50_000, 20, 20)  # allocations, and then collections of each younger generation
 
 log = structlog.get_logger(__name__)
 

@@ -72,11 +72,10 @@ class Calls:
         begins: list[Part] = [self._store.name(_status_key("")), self._store.name(own_key("")), self._live_ms]
         calls = []
         for part in in_parts(changes):
-            told: list[Part] = []
             for change in part:
                 change.check()
-                told += (str(change.job_id), change.version)
-            calls.append(self._call([], [uuid4().hex, *begins, *told]))
+            told = "".join([f"{change.job_id}{change.version:016}" for change in part])
+            calls.append(self._call([], [uuid4().hex, *begins, told]))
         return calls
 
     def advance(self, changes: Sequence[JobStatusChange], mark: Mark) -> list[Call]:

@@ -97,7 +97,7 @@ class HotStatus:
         One round trip, and a second one if something stands there of any of these jobs. Otherwise as :meth:`write`.
 
         Raises:
-            ValueError: a change of a field that does not change.
+            ValueError: a change is none of a transition, or of a field that does not change.
         """
         mark = self._known if since is None else since
         calls = self._calls.bar(changes)

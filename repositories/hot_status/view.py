@@ -112,7 +112,8 @@ class JobStatusChange(NamedTuple):
         job_id: which job.
         version: the version the row has now.
         changed: fields of :class:`JobStatusView` with their new values, ``None`` to clear one; of the three counts of
-            finished items all or none.
+            finished items all or none. ``status`` is always among them: a
+            transition is the first of its version, which alone says how new it is.
     """
 
     job_id: UUID
@@ -146,7 +147,7 @@ class JobStatusChange(NamedTuple):
         """Return if it can be written.
 
         Raises:
-            ValueError: a field that no view has, or that does not change, or only some of the three counts are given.
+            ValueError: a field that no view has, or that does not change; only some of the three counts; no status.
         """
         names = self.changed.keys()
         if not names <= _CHANGING:
@@ -155,6 +156,8 @@ class JobStatusChange(NamedTuple):
             )
         if not (names >= _COUNTED or names.isdisjoint(_COUNTED)):
             raise ValueError(f"job {self.job_id}: {', '.join(_COUNTS)} change together, or none of them")
+        if "status" not in names:
+            raise ValueError(f"job {self.job_id}: a change without a status is none of a transition: write its view")
 
     def to_fields(self) -> list[str]:
         """Return what is to be written besides the order: field, value, ...; an empty value clears."""

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from repositories.errors import translated
 from repositories.jobs.admission import Admitting, unrestricted
-from repositories.jobs.core import NOW, as_arrays, check_batch, held_rows, named, owned, standing
+from repositories.jobs.core import NOW, as_arrays, check_batch, held_rows, named, owned, standing, unindexed
 from repositories.jobs.prepared import Prepared
 from repositories.models import Job
 from repositories.schemas import Held, Lease
@@ -57,7 +57,7 @@ def _claim(*, typed: bool, admitted: bool) -> Prepared:
             Job.id == any_(bindparam("asked", type_=ARRAY(Uuid))),
             claimable,
             or_(Job.scheduled_at.is_(None), Job.scheduled_at <= NOW),
-            *([Job.type == any_(bindparam("known", type_=ARRAY(Text)))] if typed else []),
+            *([unindexed(Job.type) == any_(bindparam("known", type_=ARRAY(Text)))] if typed else []),
             *([] if admitted else [unrestricted()]),
         )
         .order_by(Job.id)

@@ -54,6 +54,15 @@ def _finish() -> Prepared:
 
 
 @cache
+def _complete() -> Prepared:
+    """What nearly all groups are: no job of it failed or was cancelled, and the statement is half as long."""
+    mine = held_rows(result=Text)
+    ours = owned(mine, [JobStatus.PROCESSING], mine.c.result)
+    values = final_values(JobStatus.COMPLETED) | {"result": cast(ours.c.result, JSONB), "progress": 100.0}
+    return Prepared(moving(update(Job).where(Job.id == ours.c.id).values(values)))
+
+
+@cache
 def _put_back() -> Prepared:
     mine = held_rows(later=Interval, code=Text, message=Text)
     ours = owned(mine, sources(Verb.PUT_BACK, JobStatus.QUEUED), mine.c.later, mine.c.code, mine.c.message)
@@ -99,15 +108,21 @@ class Finishing(JobStatements):
         check_batch(len(finishes), "finish")
         if wrong := [end.to for end in finishes if end.to not in FINAL]:
             raise ValueError(f"cannot finish a job as {wrong[0]}: expected a final state")
-        parameters = as_arrays(
-            [end.held for end in finishes],
-            target=[str(end.to) for end in finishes],
-            result=[None if end.result is None else json.dumps(end.result) for end in finishes],
-            code=[end.error.code if end.error else None for end in finishes],
-            message=[end.error.message if end.error else None for end in finishes],
-        )
+        held = [end.held for end in finishes]
+        results = [None if end.result is None else json.dumps(end.result) for end in finishes]
+        if all(end.to is JobStatus.COMPLETED and end.error is None for end in finishes):
+            statement, parameters = _complete(), as_arrays(held, result=results)
+        else:
+            statement = _finish()
+            parameters = as_arrays(
+                held,
+                target=[str(end.to) for end in finishes],
+                result=results,
+                code=[end.error.code if end.error else None for end in finishes],
+                message=[end.error.message if end.error else None for end in finishes],
+            )
         with translated():
-            outcome = await self._apply(_finish(), parameters)
+            outcome = await self._apply(statement, parameters)
             return await self._refuse(outcome, {end.held.job_id: (end.to, end.held.attempt) for end in finishes})
 
     async def put_back(

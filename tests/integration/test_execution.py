@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 import pytest
@@ -19,7 +20,7 @@ from worker.client import JobClient
 from worker.ends import retry_delay
 from worker.execution import execute
 from worker.files import FileSource
-from worker.leases import LeaseKeeper, Watcher
+from worker.leases import LeaseKeeper
 from worker.questions.question_set import Question, QuestionSet
 from worker.run import Runtime
 from worker.settings import Settings
@@ -235,10 +236,18 @@ async def test_an_end_that_met_a_deadlock_is_written_again_and_the_work_is_not_d
     assert (after.status, after.attempt, len(engine.embedded)) == (JobStatus.COMPLETED, 1, len(FILES))
 
 
+class _Unwatched(NamedTuple):
+    held: Held
+
+    def stop_as_lost(self) -> None: ...
+
+    def request_cancel(self) -> None: ...
+
+
 @pytest.mark.slow
 async def test_the_lease_keeper_outlives_an_error_that_no_one_thought_of(database_url: str) -> None:
     keeper = LeaseKeeper(database_url.replace("test_", "gone_"), LEASE, timedelta(seconds=0.05))
-    with keeper.holding(Held(UUID(int=1), 1), Watcher(lambda: None, lambda: None)):
+    with keeper.holding(_Unwatched(Held(UUID(int=1), 1))):
         await keeper.start()
         thread = keeper._thread
         assert thread is not None
