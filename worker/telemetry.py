@@ -46,7 +46,7 @@ def _as_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str
     try:
         text = orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z)
     except TypeError:  # a number of more than 64 bits, or a file's name that is no text
-        text = json.dumps(line, default=str).encode()
+        text = json.dumps(line | {"timestamp": str(line["timestamp"]).replace(" ", "T")}, default=str).encode()
     if b"://" in text:
         text = json.dumps(_mask_values(None, "", json.loads(text))).encode()
     return text.decode()

@@ -1,6 +1,8 @@
 """Settings: every malformed variable is named, and no value that may be secret is repeated."""
 
 import io
+import json
+from datetime import datetime
 
 import pytest
 import structlog
@@ -113,3 +115,20 @@ def test_a_traceback_in_text_shows_no_local_variable() -> None:
     assert "test.error" in stream.getvalue()
     assert "ValueError" in stream.getvalue()
     assert "hunter2" not in stream.getvalue().replace('SecretStr("hunter2")', "")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**80, "a\udcffb", {1: "a key that is no text"}, "postgresql://me:hunter2@host/db \udcff"],
+    ids=["a long number", "a name that is no text", "a key that is no text", "a URL in a name that is no text"],
+)
+def test_whatever_a_field_holds_its_line_is_json_with_a_time_and_without_a_password(value: object) -> None:
+    stream = io.StringIO()
+    configure_logging(LogLevel.INFO, LogFormat.JSON, stream)
+
+    structlog.get_logger("test").info("test.odd", value=value)
+
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["level"]) == ("test.odd", "info")
+    assert datetime.fromisoformat(line["timestamp"]).tzinfo is not None
+    assert "hunter2" not in stream.getvalue()
