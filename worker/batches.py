@@ -248,7 +248,10 @@ class Batches:
         self._finisher.add(Ended(run, end))
 
     async def _warm_up(self) -> None:
-        """Open the connections that claims and ends will take, and have their statements prepared there."""
+        """Open the connections that claims and ends will take, and have their statements prepared there.
+
+        What cannot be opened now is opened when it is needed: the worker has started, and outlives every outage.
+        """
 
         async def claim() -> None:
             await self._claim([])
@@ -257,7 +260,11 @@ class Batches:
             async with self._runtime.database.get_transaction() as session:
                 await JobRepository(session).finish([])
 
-        await asyncio.gather(*(warm() for warm in (claim, end) for _ in range(_CLAIMERS)))
+        warming = (warm() for warm in (claim, end) for _ in range(_CLAIMERS))
+        for failed in filter(None, await asyncio.gather(*warming, return_exceptions=True)):
+            if not isinstance(failed, DatabaseUnavailableError):
+                raise failed
+            log.warning("worker.not_warm", reason=failed.reason)
 
     async def __aenter__(self) -> Self:
         await self._warm_up()
