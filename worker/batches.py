@@ -26,7 +26,7 @@ from worker.ending import end_all
 from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.loops import Loop, Loops
 from worker.queue import QueueUnavailableError
-from worker.recording import PAUSES, Ended, Finisher, started
+from worker.recording import Ended, Finisher, pause_after, started
 from worker.run import Run, Runtime
 
 BATCH = 500
@@ -152,7 +152,7 @@ class Batches:
                     log.warning("claim.waiting", reason=str(error))
                 if self._stopping.is_set():
                     return None
-                await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
+                await pause_after(failures)
                 failures += 1
             else:
                 if failures:

@@ -32,10 +32,14 @@ from worker.run import DEFAULT_RETRIES, Run, Runtime
 GROUP = 500
 """The most ends of one transaction."""
 
-PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
-"""Seconds between two tries while a server is away; the last one from then on."""
+_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 log = structlog.get_logger(__name__)
+
+
+async def pause_after(failures: int) -> None:
+    """Wait between two tries while a server is away; ``failures`` were before this one."""
+    await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
 
 
 class Ended(NamedTuple):
@@ -181,7 +185,7 @@ async def record_at_last(runtime: Runtime, group: Sequence[Ended]) -> None:
         except (DatabaseUnavailableError, TransactionAbortedError) as error:
             if failures == 0:
                 log.warning("job.end_waiting", jobs=len(group), reason=str(error))
-            await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
+            await pause_after(failures)
             failures += 1
         except Exception as error:  # noqa: BLE001 - one end that cannot be written must not cost the others theirs
             await _one_by_one(runtime, group, error)

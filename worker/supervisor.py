@@ -133,7 +133,7 @@ class Supervisor:
                 slot.child = slot.child or await self._start()
             except OSError as error:  # no memory or no handles left: that may pass
                 crashes += 1
-                delay = _BACKOFF_SECONDS[min(crashes, len(_BACKOFF_SECONDS) - 1)]
+                delay = _pause_after(crashes)
                 log.error("process.not_started", reason=str(error), restart_seconds=delay)  # noqa: TRY400 - says it all
                 await self._unless_stopping(delay)
                 continue
@@ -146,7 +146,7 @@ class Supervisor:
                 if self._stopping.is_set():
                     break
                 crashes = 0 if time.monotonic() - child.started > _HEALTHY_SECONDS else crashes + 1
-                delay = _BACKOFF_SECONDS[min(crashes, len(_BACKOFF_SECONDS) - 1)]
+                delay = _pause_after(crashes)
                 log.warning(
                     "process.exited",
                     pid=child.process.pid,
@@ -278,6 +278,10 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+def _pause_after(crashes: int) -> float:
+    return _BACKOFF_SECONDS[min(crashes, len(_BACKOFF_SECONDS) - 1)]
 
 
 def stop_with_supervisor() -> None:

@@ -67,7 +67,7 @@ class Calls:
         """Find out of which of these jobs something stands, in the parts of :func:`in_parts`; bar the others' way.
 
         Raises:
-            ValueError: a field that does not change.
+            ValueError: see :meth:`JobStatusChange.check`.
         """
         begins: list[Part] = [self._store.name(_status_key("")), self._store.name(own_key("")), self._live_ms]
         calls = []

@@ -112,8 +112,8 @@ class JobStatusChange(NamedTuple):
         job_id: which job.
         version: the version the row has now.
         changed: fields of :class:`JobStatusView` with their new values, ``None`` to clear one; of the three counts of
-            finished items all or none. ``status`` is always among them: a
-            transition is the first of its version, which alone says how new it is.
+            finished items all or none. ``status`` is always among them: a transition is the first of its version, and
+            that alone says how new it is.
     """
 
     job_id: UUID

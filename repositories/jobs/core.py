@@ -71,7 +71,7 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
         if self._hot is not None:
             self._hot.note(self.session, moved)
 
-    async def _apply(self, transition: Update | Prepared, parameters: Mapping[str, Any] | None = None) -> Outcome:
+    async def _apply(self, transition: Update | Prepared, parameters: dict[str, Any] | None = None) -> Outcome:
         """Execute a transition, made with :func:`moving`, and settle the dependents of the jobs that it ended."""
         rows: Iterable[Any]
         if isinstance(transition, Prepared):

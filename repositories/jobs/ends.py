@@ -30,6 +30,7 @@ from repositories.errors import translated
 from repositories.jobs.core import ASKED_AT
 from repositories.jobs.figures import Durations, EndedJobs
 from repositories.jobs.rollup import (
+    ENDS,
     GROWTH,
     HOUR,
     RollingUp,
@@ -46,7 +47,6 @@ _MAX_PERIOD = timedelta(days=366)
 _MAX_WINDOWS = 1_000
 _DAY = timedelta(days=1)
 _HOURS, _DAYS = HourOfStatistics.__table__, DayOfStatistics.__table__
-_STATES = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 class CountingEnds(RollingUp):
@@ -96,7 +96,7 @@ class _Window:
 
     def add(self, row: Any) -> None:
         """Add what ended of one type in an hour or a day."""
-        self._states[row.type].update(dict(zip(_STATES, (row.completed, row.failed, row.cancelled), strict=True)))
+        self._states[row.type].update(dict(zip(ENDS, (row.completed, row.failed, row.cancelled), strict=True)))
         self._histograms[row.type].add(row.seconds, row.buckets, row.counts)
 
     def summary(self, since: datetime, until: datetime) -> EndedJobs:
@@ -172,7 +172,7 @@ def _hours(scope: str, *where: ColumnElement[bool]) -> Any:
 def _figures(of: FromClause) -> list[ColumnElement[Any]]:
     # As the driver brings them: SQLAlchemy's type of an array would copy each of them, twice.
     arrays = [type_coerce(of.c[name], NullType()).label(name) for name in ("buckets", "counts")]
-    return [*(of.c[name] for name in ("type", *map(str, _STATES), "seconds")), *arrays]
+    return [*(of.c[name] for name in ("type", *map(str, ENDS), "seconds")), *arrays]
 
 
 def _in_one_window(day: Any, since: Any, step: timedelta) -> ColumnElement[bool]:
@@ -209,7 +209,7 @@ def _since_then(since: Any, workspace_id: str | None, *, one_window: bool) -> An
         (since, [of.type]) if one_window else (func.to_timestamp(of.hour * HOUR.total_seconds()), [of.type, of.hour])
     )
     timed = of.bucket.is_not(None)
-    states = [cast(func.coalesce(func.sum(of.jobs).filter(of.status == str(state)), 0), Integer) for state in _STATES]
+    states = [cast(func.coalesce(func.sum(of.jobs).filter(of.status == str(state)), 0), Integer) for state in ENDS]
     histogram = [
         func.coalesce(func.array_agg(part).filter(timed), literal_column("'{}'"))
         for part in (of.bucket, cast(of.jobs, Integer))

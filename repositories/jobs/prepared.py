@@ -5,7 +5,7 @@ up how to compile one, and wrap every value of every row it returns: 1.5 ms a st
 what PostgreSQL itself takes for a job. What comes back here are the driver's own values: a state is text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
@@ -31,15 +31,19 @@ class Prepared:
             raise ValueError("a prepared statement cannot have parameters that are written into its text")
         self._text = str(compiled)
         self._order = tuple(compiled.positiontup or ())
-        self._constants = dict(compiled.params)
+        self._constants = {name: value for name, value in compiled.params.items() if not compiled.binds[name].required}
 
-    async def rows(self, session: AsyncSession, parameters: Mapping[str, Any]) -> Sequence[Any]:
+    async def rows(self, session: AsyncSession, parameters: dict[str, Any]) -> Sequence[Any]:
         """Send it, and return all rows as the driver has them.
 
         Args:
             session: in whose transaction.
             parameters: what its ``bindparam`` are; values as the driver takes them.
+
+        Raises:
+            KeyError: a parameter is missing.
         """
-        values = tuple([parameters[name] if name in parameters else self._constants[name] for name in self._order])
+        given = self._constants | parameters
+        values = tuple([given[name] for name in self._order])
         connection = await session.connection()
         return (await connection.exec_driver_sql(self._text, values)).all()

@@ -34,6 +34,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, array, insert
 from repositories.errors import translated
 from repositories.jobs.core import ASKED_AT, JobStatements
 from repositories.models import DayOfStatistics, HourOfCreation, HourOfStatistics, Job
+from repositories.states import JobStatus
 
 GROWTH = 1.1
 """How much longer the durations of a bucket are than those of the one before it."""
@@ -45,10 +46,13 @@ SPAN = timedelta(days=7)
 """The most that one call writes: a week of a busy service's jobs is some seconds of work."""
 
 HOUR = timedelta(hours=1)
+ENDS = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+"""The states that the tables have a column for."""
+
 _SHORTEST_SECONDS = 0.001  # shorter ones are counted as this: a logarithm has no place for zero
 _EVERY_JOB = "all"
 _OF_WORKSPACE = "workspace:"
-_FINAL = ("completed", "failed", "cancelled")
+_FINAL = tuple(map(str, ENDS))
 _FIGURES = (*_FINAL, "seconds", "buckets", "counts")
 
 
