@@ -14,9 +14,11 @@ that was in use a moment ago is not: the question costs up to three round trips,
 The one that was returned last is lent first, so a busy process asks hardly ever.
 """
 
+import json
 import time
 from typing import Any
 
+import orjson
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -89,6 +91,7 @@ def make_engine(
         max_overflow=max_overflow,
         pool_use_lifo=True,
         pool_timeout=30,
+        json_deserializer=_read_json,
         hide_parameters=True,  # what people wrote into jobs does not belong into an error's text
         connect_args=connect,
         execution_options={_MARK: pooled},
@@ -97,6 +100,13 @@ def make_engine(
         event.listen(engine.sync_engine, "begin", _set_bounds)
     _ping_the_idle(engine, ping_after_seconds)
     return engine
+
+
+def _read_json(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except ValueError:  # a whole number of more than 64 bits
+        return json.loads(text)
 
 
 def is_pooled(engine: AsyncEngine) -> bool:

@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 _BATCH = 1_000
 _PAGES = 3  # of a thousand jobs each, at every look
+_ON_THEIR_WAY = 1_000
+"""Jobs that wait on the record and stand in no queue may be in the hands of workers that are just claiming them."""
 
 
 class Loop(NamedTuple):
@@ -143,7 +145,7 @@ class Upkeep:
         run_id, known, new = await self._queue.begin_check()
         if new:  # never asked before, or emptied: the latter shows in how much stands there
             async with self._database.get_session() as session:
-                known = await JobRepository(session).count_waiting() <= await self._queue.total()
+                known = await JobRepository(session).count_waiting() <= await self._queue.total() + _ON_THEIR_WAY
         handed_over = await self._hand_over_missing(_PAGES if known else None)
         await self._queue.end_check(run_id)
         removed = await self._forget_ended()

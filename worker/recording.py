@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 from uuid import UUID
 
 import structlog
@@ -28,6 +28,7 @@ from worker.ending import end_all
 from worker.ends import Cancelled, Completed, End, Failed, HandedBack, Lost, TryAgain, retry_delay
 from worker.queue import QueueUnavailableError
 from worker.run import DEFAULT_RETRIES, Run, Runtime
+from worker.telemetry import Lines, together
 
 GROUP = 500
 """The most ends of one transaction."""
@@ -96,9 +97,9 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
         errors = {ended.run.job.id: ended.end.error for ended in written if isinstance(ended.end, Failed | TryAgain)}
         changes = [_with_error(change, errors) for change in outcome.changes] if errors else outcome.changes
         await hot.advance(changes, since=since)
-    lines = log.bind()  # once: every use of the module's own makes one
-    for ended in group:
-        _log(lines, ended, outcome)
+    with together(log) as lines:
+        for ended in group:
+            _log(lines, ended, outcome)
 
 
 def started(job: ClaimedJob) -> JobStatusChange:
@@ -137,7 +138,7 @@ def _row(ended: Ended) -> Finish | PutBack:
     raise TypeError(f"a lost attempt writes nothing: {end}")
 
 
-def _log(log_: Any, ended: Ended, outcome: Outcome) -> None:
+def _log(log_: Lines, ended: Ended, outcome: Outcome) -> None:
     job, end = ended.run.job, ended.end
     about = {"job_id": str(job.id), "job_type": job.type, "attempt": job.attempt}  # binding them would take longer
     seconds = round(time.monotonic() - ended.run.began, 3)

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Interval, Text, Uuid, any_, bindparam, or_, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from repositories.errors import translated
 from repositories.jobs.admission import Admitting, unrestricted
-from repositories.jobs.core import NOW, as_arrays, check_batch, held_rows, named, owned, standing, unindexed
+from repositories.jobs.core import NOW, array_of, as_arrays, check_batch, held_rows, named, owned, standing, unindexed
 from repositories.jobs.prepared import Prepared
 from repositories.models import Job
 from repositories.schemas import Held, Lease
@@ -54,10 +53,10 @@ def _claim(*, typed: bool, admitted: bool) -> Prepared:
     due = (
         select(Job.id)
         .where(
-            Job.id == any_(bindparam("asked", type_=ARRAY(Uuid))),
+            Job.id == any_(array_of("asked", Uuid)),
             claimable,
             or_(Job.scheduled_at.is_(None), Job.scheduled_at <= NOW),
-            *([unindexed(Job.type) == any_(bindparam("known", type_=ARRAY(Text)))] if typed else []),
+            *([unindexed(Job.type) == any_(array_of("known", Text))] if typed else []),
             *([] if admitted else [unrestricted()]),
         )
         .order_by(Job.id)
@@ -95,7 +94,7 @@ def _extend() -> Prepared:
 
 @cache
 def _cancel_requested() -> Prepared:
-    asked = Job.id == any_(bindparam("asked", type_=ARRAY(Uuid)))
+    asked = Job.id == any_(array_of("asked", Uuid))
     return Prepared(select(Job.id).where(asked, Job.cancel_requested_at.is_not(None)))
 
 
