@@ -83,6 +83,8 @@ class ItemRecorder:
         if hot is None:
             return
         self._told_at, self._untold = time.monotonic(), False
+        if not await hot.watched([self._held.job_id]):
+            return
         since = hot.mark
         with suppress(DatabaseUnavailableError):  # if PostgreSQL stays away, the next group of items says so
             async with self._database.get_session() as session:

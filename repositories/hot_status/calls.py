@@ -50,7 +50,7 @@ class Calls:
 
     def read(self, ids: Sequence[UUID]) -> list[Call]:
         """Read these jobs."""
-        return [self._call(map(_status_key, part), [uuid4().hex, *FIELDS]) for part in in_parts(ids)]
+        return [self._call(map(_status_key, part), [uuid4().hex, self._live_ms, *FIELDS]) for part in in_parts(ids)]
 
     def write(
         self, views: Sequence[JobStatusView], gone: Collection[UUID], mark: Mark, *, own_keys: bool = True
@@ -63,14 +63,10 @@ class Calls:
         entries += [_entry(job_id, "fence", self._live_ms, GONE, []) for job_id in gone]
         return self._writes(entries, mark, own_keys=own_keys)
 
-    def bar(self, changes: Sequence[JobStatusChange]) -> list[Call]:
-        """Find out of which of these jobs something stands, in the parts of :func:`in_parts`; bar the others' way."""
-        begins: list[Part] = [self._store.name(_status_key("")), self._store.name(own_key("")), self._live_ms]
-        calls = []
-        for part in in_parts(changes):
-            told = "".join([f"{change.job_id}{change.version:016}" for change in part])
-            calls.append(self._call([], [uuid4().hex, *begins, told]))
-        return calls
+    def watched(self, ids: Sequence[UUID]) -> list[Call]:
+        """Find out of which of these jobs something stands, in the parts of :func:`in_parts`."""
+        begins: list[Part] = [self._store.name(_status_key("")), self._store.name(own_key(""))]
+        return [self._call([], [uuid4().hex, *begins, "".join(map(str, part))]) for part in in_parts(ids)]
 
     def advance(self, changes: Sequence[JobStatusChange], mark: Mark) -> list[Call]:
         """Write these changes.

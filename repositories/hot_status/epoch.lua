@@ -5,10 +5,10 @@ if redis.replicate_commands then
 end
 local server = redis.pcall('INFO', 'server')
 local run = type(server) == 'string' and string.match(server, 'run_id:(%w+)') or ''
-local book = redis.pcall('HMGET', KEYS[1], 'epoch', 'run', 'seq')
-local epoch, seq = book[1], tonumber(book[3] or '0')
+local book = redis.pcall('HMGET', KEYS[1], 'epoch', 'run', 'seq', 'ticket')
+local epoch, seq, ticket = book[1], tonumber(book[3] or '0'), tonumber(book[4] or '0')
 if book.err or not epoch or book[2] ~= run then
-    epoch, seq = ARGV[1], 0
+    epoch, seq, ticket = ARGV[1], 0, 0
     redis.call('DEL', KEYS[1])
     redis.call('HSET', KEYS[1], 'epoch', epoch, 'run', run, 'seq', seq)
 end

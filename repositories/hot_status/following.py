@@ -35,14 +35,19 @@ class Following:
 
     Args:
         mark: what is known of the epoch now.
+        watched: tells which jobs somebody watches; never raises for Redis.
         write: writes statuses; never raises for Redis.
         missed: notes that statuses could not be written.
     """
 
     def __init__(
-        self, mark: Callable[[], Mark], write: _Write, missed: Callable[[Collection[UUID]], Awaitable[None]]
+        self,
+        mark: Callable[[], Mark],
+        watched: Callable[[Sequence[UUID]], Awaitable[Sequence[UUID]]],
+        write: _Write,
+        missed: Callable[[Collection[UUID]], Awaitable[None]],
     ) -> None:
-        self._mark, self._write, self._missed = mark, write, missed
+        self._mark, self._watched, self._write, self._missed = mark, watched, write, missed
         self._moving: Counter[UUID] = Counter()
         self._noted: dict[Engine, set[UUID]] = {}
         self._writer: asyncio.Task[None] | None = None
@@ -87,7 +92,10 @@ class Following:
             finally:
                 self._moving -= Counter(noted)
 
-    async def _follow(self, engine: Engine, ids: Sequence[UUID]) -> None:
+    async def _follow(self, engine: Engine, moved: Sequence[UUID]) -> None:
+        ids = await self._watched(moved)
+        if not ids:
+            return
         since = self._mark()
         try:
             with translated():

@@ -4,14 +4,14 @@
 -- ARGV[1]  the epoch to begin
 -- ARGV[2]  a workspace; without it, and with too many of them on the books, everything is outdated
 -- ARGV[3]  how many fields the books may hold
--- Returns  {epoch, seq}
+-- Returns  {epoch, seq, ticket}
 --#include epoch
 if ARGV[2] and redis.call('HLEN', KEYS[1]) < tonumber(ARGV[3]) then
     seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
     redis.call('HSET', KEYS[1], 'w:' .. ARGV[2], seq)
 else
-    epoch, seq = ARGV[1], 0
+    epoch, seq, ticket = ARGV[1], 0, 0
     redis.call('DEL', KEYS[1])
     redis.call('HSET', KEYS[1], 'epoch', epoch, 'run', run, 'seq', seq)
 end
-return {epoch, tostring(seq)}
+return {epoch, tostring(seq), tostring(ticket)}

@@ -20,11 +20,21 @@ Part = str | bytes | int
 Command = list[Part]
 
 
+_OF_MARK: Final = 3
+
+
 class Mark(NamedTuple):
-    """What a process knows of the epoch, and of how many workspaces were invalidated in it. Every script answers it."""
+    """What a process knows of the books: every script answers it.
+
+    Attributes:
+        epoch: the present one.
+        seq: how many workspaces were invalidated in it.
+        ticket: how many reads found something missing in it.
+    """
 
     epoch: str = ""
     seq: int = 0
+    ticket: int = 0
 
     @classmethod
     def of(cls, answer: Any) -> "Mark":
@@ -35,8 +45,13 @@ class Mark(NamedTuple):
         """
         if not isinstance(answer, list):
             raise ValueError(f"no answer of a hot status script: {type(answer).__name__}")  # noqa: TRY004 - data, not code
-        epoch, seq = (part.decode() if isinstance(part, bytes) else str(part) for part in answer[:2])
-        return cls(epoch, int(seq))
+        epoch, seq, ticket = (part.decode() if isinstance(part, bytes) else str(part) for part in answer[:_OF_MARK])
+        return cls(epoch, int(seq), int(ticket))
+
+    @staticmethod
+    def rest(answer: list[Any]) -> list[Any]:
+        """Return what a script answers besides."""
+        return answer[_OF_MARK:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +79,7 @@ def _script(name: str) -> Script:
 
 
 READ: Final = _script("read")
-BAR: Final = _script("bar")
+WATCHED: Final = _script("watched")
 WRITE: Final = _script("write")
 RENEW: Final = _script("renew")
 

@@ -3,13 +3,15 @@
 The record is PostgreSQL; this is a copy that saves asking it. A copy may be missing at any time, so nothing here raises
 for Redis: a read without it finds nothing, and a write without it leaves the copies to be outdated.
 
-Three things keep a copy from being older than what was committed before it was read:
+Four things keep a copy from being older than what was committed before it was read:
 
 - *Order.* A status is written only if (version, items finished, progress) is not older than what stands there.
 - *Epoch.* Each copy bears the epoch it was written in, and is believed only in that one. A new one begins when Redis
   comes back to a process that could not write meanwhile, when Redis itself was started anew, and when it was emptied.
 - *Mark.* A writer says what it knew of the epoch *before* it asked PostgreSQL (:attr:`HotStatus.mark`). If that is no
   longer so, what it read may be outdated, and bars the way to older copies instead of becoming one.
+- *Note.* Who looks for a status and finds none leaves a note, and what it then reads from PostgreSQL is written only if
+  that note still stands. A transition that finds neither note nor status has nobody to tell and writes nothing.
 
 Between a commit and its write lies a round trip, in which other processes may still read the copy before it. A process
 that is killed in between leaves that copy for as long as it lives.
@@ -28,7 +30,7 @@ from repositories.cache import CacheUnavailableError, FallbackBackend
 from repositories.cache.redis_store import OPERATION_TIMEOUT_SECONDS
 from repositories.hot_status.calls import Call, Calls, in_parts, own_key
 from repositories.hot_status.following import Following
-from repositories.hot_status.scripts import BAR, READ, RENEW, WRITE, Command, Mark, Script, evaluate
+from repositories.hot_status.scripts import READ, RENEW, WATCHED, WRITE, Mark, Script, evaluate
 from repositories.hot_status.view import JobStatusChange, JobStatusView, from_hash
 
 LIVE_LIFETIME: Final = timedelta(seconds=10)
@@ -68,7 +70,7 @@ class HotStatus:
         self._calls = Calls(self._backend.redis.store, live_lifetime, final_lifetime)
         self._known = Mark()
         self._missed = self._made_good = 0
-        self._following = Following(lambda: self._known, self.write, self.missed)
+        self._following = Following(lambda: self._known, self.watched, self.write, self.missed)
         self._backend.before_return(self._renew)
 
     @property
@@ -79,9 +81,10 @@ class HotStatus:
     async def write(
         self, views: Sequence[JobStatusView], *, gone: Collection[UUID] = (), since: Mark | None = None
     ) -> None:
-        """Write whole statuses, each unless a newer one stands there, and delete the callers' keys ``job:{id}``.
+        """Write whole statuses of jobs that somebody watches, each unless a newer one stands there.
 
-        One round trip for any number. Never raises for Redis, and waits for it no longer than the operation timeout.
+        Deletes the callers' keys ``job:{id}`` of all of them. One round trip for any number. Never raises for Redis,
+        and waits for it no longer than the operation timeout.
 
         Args:
             views: as PostgreSQL had them at ``since`` or later, and committed.
@@ -100,38 +103,31 @@ class HotStatus:
             ValueError: a change is none of a transition, or of a field that does not change.
         """
         mark = self._known if since is None else since
-        calls = self._calls.bar(changes)
+        watched = set(await self.watched([change.job_id for change in changes]))
+        if watched:
+            standing = [change for change in changes if change.job_id in watched]
+            await self._write(self._calls.advance(standing, mark), [*watched])
+
+    async def watched(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Return those of these jobs whose status somebody asked for lately, and delete the callers' keys of all.
+
+        It is also how a writer gets a :attr:`mark` that lets it write what it reads from now on. Never raises for
+        Redis: without it nobody is watched, and nothing that was written before will be believed.
+        """
+        calls = self._calls.watched(ids)
         if not calls:
-            return
+            return []
         try:
-            answers = await self._evaluate(BAR, calls)
-            standing = [
-                part[place - 1] for part, answer in zip(in_parts(changes), answers, strict=True) for place in answer[2:]
-            ]
-            if standing:
-                await self._evaluate(WRITE, self._calls.advance(standing, mark))
+            answers = await self._evaluate(WATCHED, calls)
         except CacheUnavailableError:  # who opened the circuit has logged it
-            await self.missed([change.job_id for change in changes])
+            await self.missed(ids)
+            return []
+        return [
+            part[place - 1] for part, answer in zip(in_parts(ids), answers, strict=True) for place in Mark.rest(answer)
+        ]
 
-    def commands(
-        self, views: Sequence[JobStatusView], *, gone: Collection[UUID] = (), since: Mark | None = None
-    ) -> list[Command]:
-        """Return the commands of :meth:`write`, for a pipeline of the caller's own on the same Redis.
-
-        Tell what came of it: ``took(answers)``, or ``await missed(ids)``.
-        """
-        return [WRITE.by_text(call) for call in self._calls.write(views, gone, self._known if since is None else since)]
-
-    def advance_commands(self, changes: Sequence[JobStatusChange], *, since: Mark | None = None) -> list[Command]:
-        """Return the commands of :meth:`advance`, as :meth:`commands` does."""
-        return [WRITE.by_text(call) for call in self._calls.advance(changes, self._known if since is None else since)]
-
-    def took(self, answers: Iterable[Any]) -> None:
-        """Learn the epoch from the answers to :meth:`commands`, decoded or not.
-
-        Raises:
-            ValueError: one is no answer but an error: tell :meth:`missed`.
-        """
+    def _took(self, answers: Iterable[Any]) -> None:
+        """Learn the mark from the answers to scripts."""
         for answer in answers:
             self._known = Mark.of(answer)
 
@@ -167,7 +163,7 @@ class HotStatus:
             return {}
         found: dict[UUID, JobStatusView] = {}
         for part, answer in zip(in_parts(wanted), answers, strict=True):
-            for job_id, values in zip(part, answer[2:], strict=True):
+            for job_id, values in zip(part, Mark.rest(answer), strict=True):
                 view = None if values is None else from_hash(job_id, values)
                 if view is not None:
                     found[job_id] = view
@@ -226,7 +222,7 @@ class HotStatus:
 
     async def _evaluate(self, script: Script, calls: Sequence[Call]) -> list[list[Any]]:
         answers = await self._backend.on_redis(lambda redis: evaluate(redis.store, script, calls))
-        self.took(answers)
+        self._took(answers)
         return answers
 
     async def _in_step(self) -> bool:
@@ -239,5 +235,5 @@ class HotStatus:
     async def _renew(self) -> None:
         """Begin a new epoch. It is also the hook that runs before Redis serves again, and then it may raise."""
         missed = self._missed  # what is missed from here on needs another one
-        self.took(await evaluate(self._backend.redis.store, RENEW, [self._calls.renew()]))
+        self._took(await evaluate(self._backend.redis.store, RENEW, [self._calls.renew()]))
         self._made_good = max(self._made_good, missed)

@@ -90,7 +90,6 @@ class Creating(JobStatements):
             self.session.add(job)
             await self.session.flush()
             await self.session.refresh(job)
-        self._note([job.id])
         return job
 
     async def create_many(self, jobs: Sequence[NewJob]) -> list[Job]:
@@ -123,7 +122,6 @@ class Creating(JobStatements):
             written = await self.get_many([ids[new.id] for new in jobs])
         if len(written) < len(jobs):
             raise ConflictError("", "a job with the same id or key was deleted at this moment: write it again")
-        self._note(job.id for job in written)
         return written
 
     async def add_many(self, jobs: Sequence[NewJob], ahead: int | None = None) -> list[Waiting]:

@@ -189,6 +189,7 @@ async def test_a_change_is_written_onto_what_stands_there(hot: HotStatus, redis:
 async def test_a_change_without_its_ground_leaves_a_question_and_bars_the_way_to_older_ones(hot: HotStatus) -> None:
     nothing_there, a_gap = a_view(version=2), a_view(version=2)
     await put(hot, a_gap)
+    await hot.read([nothing_there.id])
 
     await hot.advance([JobStatusChange(view.id, 4, {"status": JobStatus.COMPLETED}) for view in (nothing_there, a_gap)])
     await hot.write([nothing_there, a_gap])  # read from PostgreSQL before it, and late
@@ -207,21 +208,22 @@ async def test_a_deleted_job_is_gone_also_for_who_read_it_before(hot: HotStatus)
 
 
 async def test_a_change_of_what_does_not_change_is_refused(hot: HotStatus) -> None:
+    job = a_view()
+    await put(hot, job)
     with pytest.raises(ValueError, match="'type'"):
-        await hot.advance([JobStatusChange(uuid7(), 3, {"type": "other"})])
+        await hot.advance([JobStatusChange(job.id, 3, {"type": "other"})])
     with pytest.raises(ValueError, match="together"):
-        await hot.advance([JobStatusChange(uuid7(), 3, {"items_done": 3})])
+        await hot.advance([JobStatusChange(job.id, 3, {"items_done": 3})])
     with pytest.raises(ValueError, match="without a status"):
-        await hot.advance([JobStatusChange(uuid7(), 3, {"progress": 3.0})])
+        await hot.advance([JobStatusChange(job.id, 3, {"progress": 3.0})])
 
 
-@pytest.mark.parametrize("way", ["write", "advance", "gone", "commands", "advance_commands"])
+@pytest.mark.parametrize("way", ["write", "advance", "gone", "watched"])
 async def test_every_write_deletes_the_callers_own_key(hot: HotStatus, redis: ArqRedis, way: str) -> None:
     job, cache = a_view(), CacheRepository(redis)
     await hot.read([job.id])
     await cache.set(f"job:{job.id}", {"status": "queued"})
     changes = [JobStatusChange(job.id, 9, {"status": JobStatus.COMPLETED})]
-    commands: Sequence[Sequence[Any]] = []
 
     match way:
         case "write":
@@ -230,12 +232,8 @@ async def test_every_write_deletes_the_callers_own_key(hot: HotStatus, redis: Ar
             await hot.advance(changes)
         case "gone":
             await hot.write([], gone=[job.id])
-        case "commands":
-            commands = hot.commands([job])
         case _:
-            commands = hot.advance_commands(changes)
-    for command in commands:
-        await run(redis, *command)
+            await hot.watched([job.id])
 
     assert await cache.get(f"job:{job.id}") is None
 
@@ -254,28 +252,42 @@ async def loaded(*views: JobStatusView) -> list[JobStatusView]:
     return [*views]
 
 
-async def test_commands_work_in_a_pipeline_of_the_callers_and_tell_the_epoch(redis: ArqRedis) -> None:
-    hot, views = HotStatus(redis), [a_view() for _ in range(501)]
-    before = hot.mark
+async def test_what_nobody_asked_for_is_not_written_and_leaves_nothing(hot: HotStatus, redis: ArqRedis) -> None:
+    job, known = a_view(), a_view()
+    await put(hot, known)  # in step
+    keys = set(await redis.keys())
 
-    for _ in range(2):  # the first time the writer is not in step: it learns the epoch from the answers
-        async with redis.pipeline(transaction=False) as pipe:
-            commands = hot.commands(views)
-            for command in commands:
-                pipe.execute_command(*command)
-            hot.took(await pipe.execute())
+    await hot.write([job], gone=[uuid7()])
+    await hot.advance([JobStatusChange(job.id, 3, {"status": JobStatus.COMPLETED})])
 
-    assert len(commands) == 2  # of 500 jobs each
-    assert hot.mark != before
-    assert await hot.read([view.id for view in views]) == {view.id: view for view in views}
-    with pytest.raises(ValueError, match="ResponseError"):
-        hot.took(await _failing(redis))
+    assert await hot.watched([job.id, known.id]) == [known.id]
+    assert set(await redis.keys()) == keys
 
 
-async def _failing(redis: ArqRedis) -> list[Any]:
-    async with redis.pipeline(transaction=False) as pipe:
-        pipe.execute_command("EVAL", "return redis.error_reply('no')", 0)
-        return list(await pipe.execute(raise_on_error=False))
+async def test_what_was_read_before_somebody_asked_is_not_written_over_the_question(redis: ArqRedis) -> None:
+    """Between the two a transition may have found nobody to tell."""
+    hot, other, job = HotStatus(redis), HotStatus(redis), a_view()
+    await hot.read([uuid7()])
+    since = hot.mark
+    await other.read([job.id])  # asks, and is about to read what was committed meanwhile
+
+    await hot.write([job], since=since)
+    assert await status_of(other, job.id) is None
+
+    await other.write([replace(job, version=3)])
+    assert await status_of(hot, job.id) == replace(job, version=3)
+
+
+async def test_a_question_lives_as_long_as_a_live_status_and_a_later_answer_is_not_written(redis: ArqRedis) -> None:
+    hot, job = HotStatus(redis), a_view()
+
+    async def load(_: Sequence[UUID]) -> list[JobStatusView]:
+        assert 9_000 < await redis.pttl(f"cache:status:{job.id}") <= 10_000
+        await redis.delete(f"cache:status:{job.id}")  # its time is up
+        return [job]
+
+    assert await hot.get_many([job.id], load) == {job.id: job}
+    assert await status_of(hot, job.id) is None
 
 
 async def test_who_is_not_in_step_writes_nothing_to_be_believed_and_is_in_step_afterwards(redis: ArqRedis) -> None:
@@ -284,11 +296,13 @@ async def test_who_is_not_in_step_writes_nothing_to_be_believed_and_is_in_step_a
     await put(early, job)
     since = early.mark
     await late.missed([])  # an outage that only the other one saw
+    before = late.mark
 
     await early.write([replace(job, version=3)], since=since)
     assert await status_of(late, job.id) is None
-    await late.write([job])  # what the other one read before that version
+    await late.write([job], since=before)  # what the other one read before that version
     assert await status_of(late, job.id) is None
+    assert await early.watched([job.id]) == [job.id]
     await early.write([replace(job, version=3)])
 
     assert await status_of(late, job.id) == replace(job, version=3)
@@ -337,7 +351,7 @@ async def test_too_many_invalidated_workspaces_outdate_everything_and_are_forgot
     await hot.invalidate_workspace("one more")
 
     assert await status_of(hot, job.id) is None
-    assert await run(redis, "HLEN", "cache!status") == 3
+    assert await run(redis, "HLEN", "cache!status") == 4
 
 
 async def test_what_somebody_else_wrote_or_only_part_of_a_hash_is_ignored_and_written_over(
@@ -396,7 +410,7 @@ async def test_a_server_that_forgot_the_scripts_gets_them_again(hot: HotStatus, 
 
 async def test_hundreds_of_statuses_are_one_round_trip_each_way(hot: HotStatus, redis: ArqRedis) -> None:
     views = [a_view() for _ in range(600)]
-    await put(hot, views[0])
+    await hot.read([view.id for view in views])
     sent: list[int] = []
     execute = type(redis.pipeline(transaction=False)).execute
 

@@ -1,7 +1,7 @@
 """Hot status follows the record: what a commit moved stands in Redis, and what was rolled back does not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -47,6 +47,12 @@ async def hot(redis: ArqRedis) -> AsyncIterator[HotStatus]:
 async def on_record(database: DatabaseManager, *ids: UUID) -> dict[UUID, JobStatusView]:
     async with database.get_session() as session:
         return {job.id: JobStatusView.of(job) for job in await JobRepository(session).snapshot(ids)}
+
+
+async def watch(hot: HotStatus, views: Mapping[UUID, JobStatusView]) -> None:
+    """Ask for these statuses and answer: from now on somebody watches them."""
+    await hot.read(list(views))
+    await hot.write(list(views.values()))
 
 
 async def nothing_missing(ids: object) -> list[Job]:
@@ -110,7 +116,7 @@ async def test_after_every_kind_of_transition_is_committed_its_status_is_written
             (made,) = await (running_jobs if runs else queued_jobs)(jobs, 1)
             job = await jobs.get_by_id_or_raise(made.id)
         before = await on_record(database, job.id)
-        await hot.write(list(before.values()))
+        await watch(hot, before)
         await cache.set(f"job:{job.id}", "the caller's")
 
         async with database.get_transaction() as session:
@@ -127,6 +133,7 @@ async def test_new_jobs_and_those_of_their_callers_are_followed(database: Databa
         jobs = JobRepository(session, hot)
         mine = await jobs.create_job("document_upload")
         others = await jobs.create_many([new_job(), new_job()])
+    await watch(hot, await on_record(database, mine.id, *(job.id for job in others)))
     async with database.get_transaction() as session:
         await JobRepository(session, hot).update_job_status(mine.id, JobStatus.PROCESSING, progress=40.0)
     await hot.settled()
@@ -147,7 +154,7 @@ async def test_children_that_a_finish_released_or_failed_are_followed_in_one_sta
         released, failed = await jobs.create_many([new_job(depends_on=[good.id]), new_job(depends_on=[bad.id])])
         (grandchild,) = await jobs.create_many([new_job(depends_on=[failed.id])])
     ids = [good.id, bad.id, released.id, failed.id, grandchild.id]
-    await hot.write(list((await on_record(database, *ids)).values()))
+    await watch(hot, await on_record(database, *ids))
 
     async with database.get_transaction() as session:
         ends = [Finish(hold(good), JobStatus.COMPLETED), Finish(hold(bad), JobStatus.FAILED, None, ERROR)]
@@ -167,7 +174,7 @@ async def test_a_rollback_writes_nothing_and_a_savepoint_decides_nothing(
     async with database.get_transaction() as session:
         first, second = await queued_jobs(JobRepository(session), 2)
     before = await on_record(database, first.id, second.id)
-    await hot.write(list(before.values()))
+    await watch(hot, before)
     await CacheRepository(redis).set(f"job:{first.id}", "the caller's")
 
     async with database.get_session() as session:
@@ -198,7 +205,7 @@ async def test_the_process_that_committed_never_reads_what_was_before(
 ) -> None:
     async with database.get_transaction() as session:
         (job,) = await queued_jobs(JobRepository(session))
-    await hot.write(list((await on_record(database, job.id)).values()))
+    await watch(hot, await on_record(database, job.id))
 
     async with database.get_session() as session:
         await JobRepository(session, hot).cancel([job.id])
@@ -213,7 +220,7 @@ async def test_statuses_that_cannot_be_read_again_are_not_believed_any_more(
 ) -> None:
     async with database.get_transaction() as session:
         (job,) = await queued_jobs(JobRepository(session))
-    await hot.write(list((await on_record(database, job.id)).values()))
+    await watch(hot, await on_record(database, job.id))
 
     with capture_logs() as logs:
         async with database.get_transaction() as session:
@@ -233,7 +240,7 @@ async def test_a_hundred_statuses_are_read_through_with_one_query_and_then_with_
         jobs = await queued_jobs(JobRepository(session), 100)
     ids = [job.id for job in jobs]
     known = await on_record(database, *ids)
-    await hot.write([known[job_id] for job_id in ids[:50]])
+    await watch(hot, {job_id: known[job_id] for job_id in ids[:50]})
     asked: list[Sequence[UUID]] = []
 
     async def load(missing: Sequence[UUID]) -> list[Job]:
@@ -285,7 +292,7 @@ async def test_a_worker_writes_through_what_it_claims_does_and_ends_of_a_job_tha
     runtime.hot = hot
     async with database.get_transaction() as session:
         (job,) = await queued_jobs(JobRepository(session), 1, type="waits")
-    await hot.write(list((await on_record(database, job.id)).values()))
+    await watch(hot, await on_record(database, job.id))
     began, go_on = asyncio.Event(), asyncio.Event()
 
     async def task(_: object) -> dict[str, int]:
@@ -311,7 +318,7 @@ async def test_rescued_and_staged_jobs_are_written_through(
     async with database.get_transaction() as session:
         (job,) = await running_jobs(JobRepository(session))
         await expire_lease(session, job.id)
-    await hot.write(list((await on_record(database, job.id)).values()))
+    await watch(hot, await on_record(database, job.id))
 
     await Upkeep(database, queue, timedelta(0), hot=hot).rescue()
     await hot.settled()
@@ -325,6 +332,7 @@ async def test_progress_is_told_at_most_four_times_a_second_and_the_last_of_it_t
     async with database.get_transaction() as session:
         (job,) = await running_jobs(JobRepository(session))
         await expand(session, job, 60)
+    await watch(hot, await on_record(database, job.id))
     told: list[int] = []
     write, all_told = hot.write, asyncio.Event()
 
@@ -362,8 +370,11 @@ async def test_the_process_wide_repositories_write_through(settings: Settings, r
         await hot.read([uuid4()])
         async for session in get_db_session():
             job = await (await get_job_repository(session)).create_job("document_upload")
+        await hot.read([job.id])  # asks
+        async for session in get_db_session():
+            await (await get_job_repository(session)).update_job_status(job.id, JobStatus.PROCESSING)
         await hot.settled()
-        assert (await hot.read([job.id]))[job.id].status is JobStatus.PENDING
+        assert (await hot.read([job.id]))[job.id].status is JobStatus.PROCESSING
     finally:
         await close_db()
     await init_db(settings, CacheSettings(redis_enabled=False))

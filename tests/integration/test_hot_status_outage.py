@@ -155,7 +155,7 @@ async def test_what_one_process_could_not_write_is_not_believed_by_another_that_
 ) -> None:
     (cut_off, backend), (other, _) = on(clients[0]), on(clients[1])
     moved, kept = a_view(1), a_view(1)
-    await cut_off.read([moved.id])
+    await cut_off.read([moved.id, kept.id])
     await cut_off.write([moved, kept])
     assert await other.read([moved.id, kept.id]) == {moved.id: moved, kept.id: kept}
 
