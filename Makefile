@@ -24,7 +24,7 @@ demo: .venv/.synced ## Run the whole product on real input and write demo-report
 	@$(BIN)/worker demo
 
 test: .venv/.synced ## Run the fast tests on a real PostgreSQL and a real Redis
-	@$(BIN)/python -m pytest -m "not slow" -n 2
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: .venv/.synced ## Run the tests that the fast run leaves out
 	@$(BIN)/python -m pytest -m slow -n 2

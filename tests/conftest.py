@@ -1,18 +1,15 @@
 """Servers, databases and clients for the tests: a real PostgreSQL and a real Redis, from wheels unless a URL names
 others.
 
-One migrated template database a session; a clone of it for each test that asks for ``database``.
+One migrated template database a session; each test that asks for ``database`` has a copy of it to itself.
 """
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
-from uuid import uuid4
 
-import asyncpg
 import pytest
 import structlog
 from arq.connections import ArqRedis
@@ -23,6 +20,7 @@ from repositories.database import DatabaseManager
 from repositories.embedded import Servers, embedded_servers
 from repositories.jobs import JobRepository
 from repositories.migrations import upgrade
+from tests.databases import Databases
 from worker.queue import JobQueue, connect
 from worker.settings import Settings
 
@@ -64,65 +62,42 @@ def redis_url(servers: Servers) -> str:
     return urlsplit(servers.redis_url)._replace(path=f"/{number}").geturl()
 
 
-async def _administer(servers: Servers, statement: str) -> None:
-    url = make_url(servers.database_url).set(drivername="postgresql", database="postgres")
-    connection = await asyncpg.connect(url.render_as_string(hide_password=False))
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-def _url_of(servers: Servers, database: str) -> str:
-    return make_url(servers.database_url).set(database=database).render_as_string(hide_password=False)
-
-
 @pytest.fixture(scope="session")
-def template(servers: Servers) -> Iterator[str]:
-    """A database with the newest schema, to be cloned."""
-    name = f"template_{uuid4().hex[:8]}"
+def databases(servers: Servers) -> Iterator[Databases]:
+    """Copies of a database with the newest schema."""
+    server = make_url(servers.database_url).set(database="postgres")
+    with Databases(server, "template0") as bare:
+        template = bare.make()
 
-    async def make() -> None:
-        await _administer(servers, f"CREATE DATABASE {name}")
-        async with DatabaseManager(_url_of(servers, name), pool_size=1) as manager:
-            await upgrade(manager.engine)
+        async def migrate() -> None:
+            async with DatabaseManager(bare.url(template), pool_size=1) as manager:
+                await upgrade(manager.engine)
 
-    asyncio.run(make())
-    yield name
-    asyncio.run(_administer(servers, f"DROP DATABASE {name} WITH (FORCE)"))
-
-
-@asynccontextmanager
-async def _clone(servers: Servers, template: str) -> AsyncIterator[str]:
-    name = f"test_{uuid4().hex[:12]}"
-    await _administer(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield _url_of(servers, name)
-    await _administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+        asyncio.run(migrate())
+        with Databases(server, template) as databases:
+            yield databases
+        bare.drop(template)
 
 
 @pytest.fixture
-async def database_url(servers: Servers, template: str) -> AsyncIterator[str]:
-    """A database of this test's own, with the newest schema."""
-    async with _clone(servers, template) as url:
-        yield url
+def database_url(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
+    """A database for this test, with the newest schema and no rows; a new one if it is marked ``own_database``."""
+    if request.node.get_closest_marker("own_database"):
+        name = databases.make()
+        yield databases.url(name)
+        databases.drop(name)
+    else:
+        lent = databases.lend()
+        yield databases.url(lent.name)
+        databases.take_back(lent)
 
 
 @pytest.fixture
-def database_url_sync(servers: Servers, template: str) -> Iterator[str]:
-    """The same, for a test that runs its own event loop."""
-    with asyncio.Runner() as runner:
-        clone = _clone(servers, template)
-        yield runner.run(clone.__aenter__())
-        runner.run(clone.__aexit__(None, None, None))
-
-
-@pytest.fixture
-def empty_database_url(servers: Servers) -> Iterator[str]:
+def empty_database_url(databases: Databases) -> Iterator[str]:
     """A database without any table."""
-    with asyncio.Runner() as runner:
-        clone = _clone(servers, "template0")
-        yield runner.run(clone.__aenter__())
-        runner.run(clone.__aexit__(None, None, None))
+    name = databases.make("template0")
+    yield databases.url(name)
+    databases.drop(name)
 
 
 @pytest.fixture
@@ -132,12 +107,11 @@ async def database(database_url: str) -> AsyncIterator[DatabaseManager]:
 
 
 @pytest.fixture(scope="session")
-def shared_url(servers: Servers, template: str) -> Iterator[str]:
+def shared_url(databases: Databases) -> Iterator[str]:
     """A database for every test that rolls its work back."""
-    name = f"shared_{uuid4().hex[:8]}"
-    asyncio.run(_administer(servers, f"CREATE DATABASE {name} TEMPLATE {template}"))
-    yield _url_of(servers, name)
-    asyncio.run(_administer(servers, f"DROP DATABASE {name} WITH (FORCE)"))
+    name = databases.make()
+    yield databases.url(name)
+    databases.drop(name)
 
 
 @pytest.fixture

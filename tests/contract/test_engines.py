@@ -280,6 +280,7 @@ async def test_a_document_of_many_passages_is_stored_and_embedded_whole(
     assert "12300 mm" in (await local.ask(slug, "How long is article Q4100?")).text
 
 
+@pytest.mark.own_database  # an index that holds its passages alone
 async def test_a_small_workspace_beside_a_large_one_is_found_by_index_as_by_exact_distance(
     local: LocalEngine, database: DatabaseManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,7 +196,8 @@ async def test_workers_that_claim_at_once_never_run_more_than_the_limit(database
                 await jobs.finish([Finish(job, JobStatus.COMPLETED) for job in mine])
                 finished.update(job.job_id for job in mine)
             async with database.get_transaction() as session:
-                left.extend(job.job_id for job in await JobRepository(session).release_parked())
+                released = await JobRepository(session).release_parked()
+            left.extend(job.job_id for job in released)  # before the commit nobody would find them queued
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         for _ in range(4):
@@ -220,9 +221,8 @@ async def test_workers_that_claim_at_once_never_start_more_than_the_rate_allows(
             mine, _ = await _start(database, ids)
             started.extend(job.job_id for job in mine)
             async with database.get_transaction() as session:
-                left.extend(
-                    await session.scalars(text(ALL_BACK))
-                )  # asked for again at once, whatever the stager thinks
+                back = list(await session.scalars(text(ALL_BACK)))
+            left.extend(back)  # asked for again at once, whatever the stager thinks; before the commit it would be lost
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         for _ in range(4):

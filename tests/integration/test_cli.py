@@ -38,13 +38,13 @@ Worker = Callable[..., Ran]
 def worker(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    database_url_sync: str,
+    database_url: str,
     redis_url: str,
     tmp_path: Path,
 ) -> Worker:
     """Run ``worker ARGUMENTS`` on this test's servers; keywords set variables, ``None`` unsets one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_URL", database_url_sync)
+    monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("STORAGE_URL", str(tmp_path / "storage"))
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
@@ -155,10 +155,8 @@ def test_a_question_file_that_cannot_be_taken_names_what_to_mend(
     assert told in ran.words
 
 
-def test_a_bom_and_a_repeated_question_are_taken_with_a_word(
-    worker: Worker, tmp_path: Path, database_url_sync: str
-) -> None:
-    register(database_url_sync, "handbook")
+def test_a_bom_and_a_repeated_question_are_taken_with_a_word(worker: Worker, tmp_path: Path, database_url: str) -> None:
+    register(database_url, "handbook")
     (tmp_path / "set.csv").write_bytes("\ufeffquestion,expected_fragments\nWhat?,42\nWhat?,42\n".encode())
 
     ran = worker("ask", "set.csv", "--workspace", "handbook")
@@ -167,8 +165,8 @@ def test_a_bom_and_a_repeated_question_are_taken_with_a_word(
     assert "line" in ran.words
 
 
-def test_asking_an_unknown_workspace_offers_near_names(worker: Worker, tmp_path: Path, database_url_sync: str) -> None:
-    register(database_url_sync, "handbook")
+def test_asking_an_unknown_workspace_offers_near_names(worker: Worker, tmp_path: Path, database_url: str) -> None:
+    register(database_url, "handbook")
     (tmp_path / "set.csv").write_text("question,expected_fragments\nWhat?,42\n")
 
     ran = worker("ask", "set.csv", "--workspace", "handbok")

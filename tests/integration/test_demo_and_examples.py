@@ -46,11 +46,11 @@ def test_the_demo_answers_the_question_set_and_shows_the_broken_file(tmp_path: P
 
 @pytest.mark.slow
 def test_the_example_for_services_enqueues_and_prints_the_answers(
-    database_url_sync: str, redis_url: str, tmp_path: Path
+    database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """With a worker process beside it, as in a terminal of its own."""
     environment = _environment(
-        DATABASE_URL=database_url_sync,
+        DATABASE_URL=database_url,
         REDIS_URL=redis_url,
         STORAGE_URL=str(tmp_path / "storage"),
         LOG_LEVEL="WARNING",

@@ -56,6 +56,7 @@ async def test_positions_are_the_ranks_of_the_whole_queue(
     assert len(statements) == 1
 
 
+@pytest.mark.own_database  # a plan, and what it read
 async def test_a_position_reads_only_what_stands_before_it(database: DatabaseManager, statements: list[str]) -> None:
     async with database.get_transaction() as session:
         await session.execute(text(MANY))

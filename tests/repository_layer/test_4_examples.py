@@ -322,18 +322,16 @@ def test_the_command_runs_every_pattern_on_servers_of_its_own() -> None:
 
 
 @pytest.mark.slow
-def test_on_servers_that_are_there_the_command_touches_nothing_of_theirs(
-    database_url_sync: str, redis_url: str
-) -> None:
-    before = asyncio.run(_write_old_job_and_cache_it(database_url_sync, redis_url))
+def test_on_servers_that_are_there_the_command_touches_nothing_of_theirs(database_url: str, redis_url: str) -> None:
+    before = asyncio.run(_write_old_job_and_cache_it(database_url, redis_url))
 
-    ran = _run("cleanup", "parents", "--json", DATABASE_URL=database_url_sync, REDIS_URL=redis_url)
+    ran = _run("cleanup", "parents", "--json", DATABASE_URL=database_url, REDIS_URL=redis_url)
 
     assert ran.returncode == 0, ran.stderr
     told = [json.loads(line) for line in ran.stdout.splitlines()]
     assert [line["pattern"] for line in told] == ["cleanup", "parents"]
     assert told[0]["did"] == FOUND["cleanup"]
-    assert asyncio.run(_what_is_there(database_url_sync, redis_url)) == before
+    assert asyncio.run(_what_is_there(database_url, redis_url)) == before
 
 
 async def _write_old_job_and_cache_it(database_url: str, redis_url: str) -> dict[str, Any]:
