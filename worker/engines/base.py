@@ -5,54 +5,92 @@ names those five calls, what goes in and out of them, and the errors that tell a
 of jobs, queues or any one system; a new engine passes the same contract suite (``tests/contract``).
 """
 
-from collections.abc import Sequence
-from typing import Annotated, Protocol
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Annotated, BinaryIO, Protocol
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Document(BaseModel):
+class WorkspaceSettings(BaseModel):
+    """How a workspace answers; what is ``None`` stays as the engine has it. An engine may know only some of them.
+
+    Attributes:
+        top_n: passages that an answer may rest on, 1 to 100.
+        similarity_threshold: how well a passage must fit, 0 (any) to 1.
+        chat_mode: ``query`` answers from documents alone, ``chat`` also from the model's own knowledge.
+        prompt: what the model is told before each question.
+        refusal: what is said when the documents hold no answer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top_n: int | None = Field(default=None, ge=1, le=100)
+    similarity_threshold: float | None = Field(default=None, ge=0, le=1)
+    chat_mode: Annotated[str, Field(pattern="^(query|chat)$")] | None = None
+    prompt: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+    refusal: Annotated[str, Field(min_length=1, max_length=2_000)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
     """One file on its way into a workspace.
 
     Attributes:
-        key: the same for every attempt at this document (``<job id>/<position>``); an engine that already holds this
-            key in the workspace returns what it holds instead of storing a second copy.
+        job_id, position: whose item it is. Together they are the document's key: an engine that already holds this key
+            in the workspace returns what it holds instead of storing a second copy.
+        attempt: of the job, from 1. An engine may name what it sends after it, so that two attempts never collide.
         name: the file name a person knows it by, its folders included (``manuals/kestrel.pdf``).
-        content: the bytes of the file.
-        sha256: lower-case hex digest of ``content``.
+        file: its bytes, to be read from the start and as often as needed; text is UTF-8. Whoever made it closes it.
+        size: of ``file``, in bytes.
+        sha256: lower-case hex digest of the file as it was uploaded, before its text was made UTF-8.
         media_type: by content and extension (``application/pdf``).
     """
 
-    model_config = ConfigDict(frozen=True)
+    job_id: UUID
+    position: int
+    attempt: int
+    name: str
+    file: BinaryIO = field(repr=False)
+    size: int
+    sha256: str
+    media_type: str
 
-    key: Text
-    name: Text
-    content: bytes = Field(repr=False)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    media_type: Text
+    @property
+    def key(self) -> str:
+        """The same for every attempt at this document."""
+        return f"{self.job_id}/{self.position}"
+
+    def read(self) -> bytes:
+        """Return all of its bytes."""
+        self.file.seek(0)
+        return self.file.read()
 
 
 class StoredDocument(BaseModel):
     """Where a document stands in a workspace.
 
     Attributes:
-        location: the engine's own id for it, used to embed it later.
-        duplicate_of: the name under which the same content already stood in the workspace, put there under another key;
-            ``None`` if this call (or an earlier attempt with the same key) stored it.
-        pages: number of pages where the format has them.
+        key: the document's (:attr:`Document.key`).
+        locations: the engine's own ids for it, used to embed and to remove it: one, or several where the engine makes
+            more than one document of a file (a workbook's sheets).
+        pages: number of pages where the format has them and the engine tells.
         words: number of words in the text.
         passages: number of passages that will be searchable; 0 where the engine does not tell.
+        opening: how the text begins, where the engine told; at most 500 characters.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    location: Text
-    duplicate_of: str | None = None
+    key: Text
+    locations: tuple[Text, ...] = Field(min_length=1, max_length=1_000)
     pages: int | None = Field(default=None, ge=0)
-    words: int = Field(ge=0)
+    words: int = Field(default=0, ge=0)
     passages: int = Field(default=0, ge=0)
+    opening: str = Field(default="", max_length=500)
 
 
 class Source(BaseModel):
@@ -111,7 +149,7 @@ class DocumentRejectedError(EngineError):
     """This document can never be stored as it is; the others of its job can.
 
     Codes: ``corrupt`` (cannot be parsed), ``no_text`` (nothing to search in it), ``unsupported_type``, ``encrypted``,
-    ``too_large``, ``not_stored`` (asked to embed what is not there).
+    ``too_large``, ``not_stored`` (asked to embed what is not there), ``not_embedded`` (the engine gave it no vectors).
     """
 
 
@@ -119,20 +157,57 @@ class WorkspaceUnknownError(EngineError):
     """There is no such workspace (code ``workspace_unknown``); the whole job cannot go on."""
 
 
+class EngineRefusedError(EngineError):
+    """The engine will not do this whatever the document is; the whole job cannot go on until a person acts.
+
+    Codes: ``key_refused`` (the API key), ``not_the_api`` (something else answers at the URL), ``deletion_protected``,
+    ``refused`` (any other).
+    """
+
+
 class EngineUnavailableError(EngineError):
-    """The engine does not answer now (code ``engine_unavailable``); the same call may work later."""
+    """The engine does not answer now (code ``engine_unavailable``); the same call may work later.
+
+    Attributes:
+        retry_after: seconds after which it may be asked again, where that is known.
+    """
+
+    def __init__(self, code: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(code, message)
+        self.retry_after = retry_after
 
 
 class Engine(Protocol):
-    """The calls a task makes. Every one may raise :class:`EngineUnavailableError`; none of them retries by itself."""
+    """The calls a task makes. Every one may raise :class:`EngineUnavailableError` and :class:`EngineRefusedError`.
+
+    An engine may repeat a call by itself within seconds where that is safe. What it did not do is not done: whoever
+    gets an error may make the same call again.
+    """
 
     @property
     def name(self) -> str:
         """What the record calls this engine (``local``, ``anythingllm``)."""
         ...
 
-    async def ensure_workspace(self, name: str) -> str:
-        """Return the slug of the workspace called ``name`` (1 to 255 characters), made now if it is new."""
+    async def ensure_workspace(self, name: str, settings: WorkspaceSettings | None = None) -> str:
+        """Return the slug of the workspace called ``name`` (1 to 255 characters), made now if it is new.
+
+        Args:
+            name: as people call it.
+            settings: given to the workspace, also if it was there before.
+        """
+        ...
+
+    async def delete_workspace(self, slug: str) -> bool:
+        """Remove a workspace with all documents that stand in it; ``False`` if there was none."""
+        ...
+
+    async def locations(self, slug: str) -> frozenset[str]:
+        """Return the locations of all documents that stand in the workspace now.
+
+        Raises:
+            WorkspaceUnknownError: no workspace has this slug.
+        """
         ...
 
     async def add_document(self, slug: str, document: Document) -> StoredDocument:
@@ -144,12 +219,28 @@ class Engine(Protocol):
         """
         ...
 
-    async def embed(self, slug: str, locations: Sequence[str]) -> None:
-        """Make stored documents searchable. Asked again for the same location, it changes nothing.
+    async def embed(self, slug: str, stored: StoredDocument) -> None:
+        """Make a stored document searchable, and return once that was seen. Asked again, it changes nothing.
 
         Raises:
             WorkspaceUnknownError: no workspace has this slug.
-            DocumentRejectedError: a location is not in the workspace, or nothing of it can be embedded.
+            DocumentRejectedError: a location is not stored any more, or nothing of it can be embedded.
+        """
+        ...
+
+    async def remove(self, slug: str, locations: Collection[str]) -> None:
+        """Remove documents, with their vectors, from the workspace and from the engine. What is not there is no error.
+
+        Raises:
+            WorkspaceUnknownError: no workspace has this slug.
+        """
+        ...
+
+    async def sweep(self, slug: str, job_id: UUID, keep: Collection[str]) -> int:
+        """Remove what attempts of this job left behind: everything it stored that is not in ``keep``.
+
+        Returns:
+            How many documents were removed.
         """
         ...
 
@@ -163,6 +254,10 @@ class Engine(Protocol):
 
     async def health(self) -> None:
         """Return if the engine answers; raise :class:`EngineUnavailableError`, saying why, if it does not."""
+        ...
+
+    async def away(self) -> str | None:
+        """Say why the engine is left alone for now; ``None`` if it is asked. Nothing is asked by that."""
         ...
 
     async def aclose(self) -> None:
