@@ -8,7 +8,7 @@ from sqlalchemy import Enum, MetaData, Text, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase
 
-from repositories.states import ItemStatus, JobStatus
+from repositories.states import DocumentState, ItemStatus, JobStatus
 
 # A constraint is named for its rule, so that an error can be told by its name.
 NAMING = {
@@ -20,12 +20,12 @@ NAMING = {
 }
 
 
-def one_of(column: str, values: type[JobStatus | ItemStatus]) -> str:
-    """The rule that a column of :data:`STATUS` or :data:`ITEM_STATUS` holds one of its states, for a CHECK."""
+def one_of(column: str, values: type[JobStatus | ItemStatus | DocumentState]) -> str:
+    """The rule that a column of one of the three enums holds one of its states, for a CHECK."""
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
-def _text_enum(values: type[JobStatus | ItemStatus]) -> Enum:
+def _text_enum(values: type[JobStatus | ItemStatus | DocumentState]) -> Enum:
     """Text in the database, so that a new state needs no ALTER TYPE; the enum in Python. A CHECK bounds it."""
     return Enum(
         values,
@@ -38,6 +38,7 @@ def _text_enum(values: type[JobStatus | ItemStatus]) -> Enum:
 
 STATUS = _text_enum(JobStatus)
 ITEM_STATUS = _text_enum(ItemStatus)
+DOCUMENT_STATE = _text_enum(DocumentState)
 
 
 class Base(DeclarativeBase):
@@ -51,6 +52,8 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSONB,
         list[dict[str, Any]]: JSONB,
         list[UUID]: ARRAY(Uuid),
+        list[str]: ARRAY(Text),
         JobStatus: STATUS,
         ItemStatus: ITEM_STATUS,
+        DocumentState: DOCUMENT_STATE,
     }

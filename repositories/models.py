@@ -1,8 +1,9 @@
 """The tables, as SQLAlchemy maps them. What must always be true of a row is a CHECK constraint here.
 
 ``jobs`` is the truth about a job; ``job_items`` is one row a document or question of it; ``queues`` says which queues
-are paused or limited. Workspaces and the local engine's store are in :mod:`repositories.workspace_models`, the
-statistics in :mod:`repositories.statistics_models`; importing this module maps every table.
+are paused or limited. Workspaces, what stands in them and the local engine's store are in
+:mod:`repositories.workspace_models`, the statistics in :mod:`repositories.statistics_models`, locks in
+:mod:`repositories.lock_models`; importing this module maps every table.
 
 Rows are changed by set-based statements of the repositories, never through these objects.
 """
@@ -15,10 +16,11 @@ from sqlalchemy import CheckConstraint, Double, ForeignKey, Index, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from repositories.lock_models import Lock
 from repositories.mapping import ITEM_STATUS, NAMING, STATUS, Base, one_of
 from repositories.states import ItemStatus, JobStatus
 from repositories.statistics_models import DayOfStatistics, HourOfCreation, HourOfStatistics
-from repositories.workspace_models import Passage, StoredDocument, Workspace
+from repositories.workspace_models import Passage, StoredDocument, Workspace, WorkspaceDocument
 
 __all__ = [
     "CALLER",
@@ -32,9 +34,11 @@ __all__ = [
     "HourOfStatistics",
     "Job",
     "JobItem",
+    "Lock",
     "Passage",
     "StoredDocument",
     "Workspace",
+    "WorkspaceDocument",
 ]
 
 DEFAULT_QUEUE = "default"

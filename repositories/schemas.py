@@ -79,6 +79,7 @@ class NewJob(JobCreate):
             if it had completed.
         idempotency_key: a second job with this key, type, workspace and payload is the first one; with another type,
             workspace or payload it is a ConflictError.
+        retry_of: the job whose failed items this one tries again.
     """
 
     id: UUID = Field(default_factory=uuid7)
@@ -92,6 +93,7 @@ class NewJob(JobCreate):
     on_parent_failure: Literal["fail", "release"] = "fail"
     idempotency_key: ShortText | None = None
     queue_position: int | None = Field(default=None, ge=1)
+    retry_of: UUID | None = None
 
     @model_validator(mode="after")
     def _only_runnable_jobs_wait(self) -> Self:

@@ -27,8 +27,7 @@ class JobStatus(StrEnum):
 class JobType(StrEnum):
     """What a job does. The value is also the name of the ARQ function that carries it out, where a worker has one.
 
-    A type is text, and this is no list of what can run: a worker leaves alone what it has no task for. Nothing in this
-    project carries out the two workspace types; a service may drive such jobs itself.
+    A type is text, and this is no list of what can run: a worker leaves alone what it has no task for.
     """
 
     DOCUMENT_UPLOAD = "document_upload"
@@ -44,6 +43,13 @@ class ItemStatus(StrEnum):
     DONE = "done"
     FAILED = "failed"
     SKIPPED = "skipped"
+
+
+class DocumentState(StrEnum):
+    """What the record knows of a document in a workspace."""
+
+    RESERVED = "reserved"  # an item is about to store it
+    STORED = "stored"
 
 
 class Verb(StrEnum):

@@ -1,4 +1,4 @@
-"""Workspaces, and what the local engine stores of them: documents and their passages.
+"""Workspaces, the record of what stands in them, and the local engine's store: documents and their passages.
 
 The passages' vector column exists only where the server has pgvector, so it is not mapped here: the migration makes it
 and the local engine reads it.
@@ -8,15 +8,29 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Computed, ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    ForeignKey,
+    Identity,
+    Index,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
-from repositories.mapping import Base
+from repositories.mapping import Base, one_of
+from repositories.states import DocumentState
 
 
 class Workspace(Base):
-    """A workspace as its engine knows it. The slug is stored as the engine gave it, never computed."""
+    """A workspace as its engine knows it. The slug is stored as the engine gave it, never computed.
+
+    ``embedded_at`` is when its first document was seen to be searchable; ``None`` if none was yet.
+    """
 
     __tablename__ = "workspaces"
 
@@ -26,11 +40,67 @@ class Workspace(Base):
     slug: Mapped[str]
     settings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    embedded_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint("length(name) BETWEEN 1 AND 255", name="name_length"),
         UniqueConstraint("engine", "name"),
         UniqueConstraint("engine", "slug"),
+    )
+
+
+class WorkspaceDocument(Base):
+    """What stands in a workspace, or is about to: which content, under which name, by which item of which job.
+
+    Written by :class:`repositories.documents.DocumentRepository` alone. It outlives its job, so ``job_id`` is no
+    foreign key. ``locations`` are the engine's ids; ``source`` is the label of the set of files it came from;
+    ``shared`` says that another name or set relies on it, so that no new version and no sync removes it.
+    """
+
+    __tablename__ = "workspace_documents"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    workspace_id: Mapped[int] = mapped_column(ForeignKey("workspaces.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    source: Mapped[str | None]
+    sha256: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    media_type: Mapped[str]
+    locations: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    job_id: Mapped[UUID]
+    position: Mapped[int]
+    attempt: Mapped[int]
+    is_copy: Mapped[bool] = mapped_column(server_default=text("false"))
+    shared: Mapped[bool] = mapped_column(server_default=text("false"))
+    state: Mapped[DocumentState]
+    reserved_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    stored_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(one_of("state", DocumentState), name="state_known"),
+        CheckConstraint(
+            "(state = 'stored') = (stored_at IS NOT NULL) AND (state = 'stored') = (cardinality(locations) > 0)",
+            name="stored_has_time_and_locations",
+        ),
+        CheckConstraint("length(name) BETWEEN 1 AND 4096", name="name_length"),
+        CheckConstraint("length(source) BETWEEN 1 AND 255", name="source_length"),
+        CheckConstraint("length(media_type) BETWEEN 1 AND 255", name="media_type_length"),
+        CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256_spelled"),
+        CheckConstraint("size >= 0 AND position >= 0 AND attempt >= 1", name="numbers_in_range"),
+        CheckConstraint("cardinality(locations) <= 1000", name="locations_in_range"),
+        UniqueConstraint("job_id", "position"),
+        # The same content stands in a workspace once, unless somebody asked for copies.
+        Index(
+            "uq_workspace_documents_content",
+            "workspace_id",
+            "sha256",
+            unique=True,
+            postgresql_where=text("NOT is_copy"),
+        ),
+        Index("ix_workspace_documents_copies", "workspace_id", "sha256", postgresql_where=text("is_copy")),
+        # The name's hash: a name of 4,096 characters does not fit into an entry.
+        Index("ix_workspace_documents_name", "workspace_id", text("md5(name)")),
+        Index("ix_workspace_documents_page", "workspace_id", "id"),
     )
 
 
@@ -51,11 +121,7 @@ class StoredDocument(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     embedded_at: Mapped[datetime | None]
 
-    __table_args__ = (
-        UniqueConstraint("workspace_id", "key"),
-        # The same content stands in a workspace once.
-        UniqueConstraint("workspace_id", "sha256"),
-    )
+    __table_args__ = (UniqueConstraint("workspace_id", "key"),)
 
 
 class Passage(Base):

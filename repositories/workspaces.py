@@ -4,12 +4,12 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from repositories.errors import NotFoundError, translated
-from repositories.models import Workspace
+from repositories.models import Workspace, WorkspaceDocument
 
 _MOST_NAMES = 5_000
 
@@ -34,7 +34,7 @@ class WorkspaceNotFoundError(NotFoundError):
 
 
 class WorkspaceRepository:
-    """Look up, register, and suggest. The caller owns the transaction; nothing here commits.
+    """Look up, register, suggest, and keep up with the engine. The caller owns the transaction; nothing here commits.
 
     Args:
         session: the caller's.
@@ -77,6 +77,85 @@ class WorkspaceRepository:
                     select(Workspace).where(Workspace.engine == self._engine, Workspace.name == name)
                 )
             ).one()
+
+    async def by_slug(self, slug: str) -> Workspace | None:
+        """Return the workspace that the engine calls ``slug``."""
+        with translated():
+            found: Workspace | None = await self._session.scalar(
+                select(Workspace).where(self._is(slug)).execution_options(populate_existing=True)
+            )
+            return found
+
+    async def forget(self, slug: str) -> bool:
+        """Delete a workspace from the record, with all that the record knows of it: the engine has it no more.
+
+        Returns:
+            Whether it was on the record.
+        """
+        with translated():
+            forgotten: int | None = await self._session.scalar(
+                delete(Workspace)
+                .where(self._is(slug))
+                .returning(Workspace.id)
+                .execution_options(synchronize_session=False)
+            )
+            return forgotten is not None
+
+    async def rename_slug(self, name: str, slug: str) -> bool:
+        """Record that the engine made the workspace called ``name`` anew, as ``slug``: nothing stands in it now.
+
+        The new slug may be the old one. The record of its documents is deleted, reservations included, and it counts
+        as never embedded.
+
+        Returns:
+            Whether a workspace of this name is on the record; if not, nothing was written.
+
+        Raises:
+            ConflictError: another workspace is on the record with this slug.
+        """
+        renamed = (
+            update(Workspace)
+            .where(Workspace.engine == self._engine, Workspace.name == name)
+            .values(slug=slug, embedded_at=None)
+            .returning(Workspace.id)
+            .cte("renamed")
+        )
+        cleared = (
+            delete(WorkspaceDocument)
+            .where(WorkspaceDocument.workspace_id == renamed.c.id)
+            .returning(WorkspaceDocument.id)
+            .cte("cleared")
+        )
+        with translated():
+            found = await self._session.scalar(select(func.count()).select_from(renamed).add_cte(cleared))
+            return bool(found)
+
+    async def is_embedded(self, slug: str) -> bool:
+        """Return whether a document of this workspace was seen to be searchable since the engine made it."""
+        with translated():
+            found: int | None = await self._session.scalar(
+                select(Workspace.id).where(self._is(slug), Workspace.embedded_at.is_not(None))
+            )
+            return found is not None
+
+    async def mark_embedded(self, slug: str) -> bool:
+        """Record that a document of this workspace was seen to be searchable; the first time stays.
+
+        Returns:
+            Whether this was the first time; ``False`` also if there is no such workspace.
+        """
+        with translated():
+            marked: int | None = await self._session.scalar(
+                update(Workspace)
+                .where(self._is(slug), Workspace.embedded_at.is_(None))
+                .values(embedded_at=func.clock_timestamp())
+                .returning(Workspace.id)
+                .execution_options(synchronize_session=False)
+            )
+            return marked is not None
+
+    def _is(self, slug: str) -> ColumnElement[bool]:
+        return and_(Workspace.engine == self._engine, Workspace.slug == slug)
 
     async def near(self, name: str, most: int = 3) -> list[str]:
         """Return known names that look like ``name``, best first: for "did you mean"."""

@@ -1,0 +1,178 @@
+"""What stands in a workspace by the record, and what does no more."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Text, any_, column, delete, func, literal, or_, select, text, true
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.types import BigInteger
+
+from repositories.errors import InvalidValueError, translated
+from repositories.models import Job, WorkspaceDocument
+from repositories.states import DocumentState, JobStatus, JobType
+
+MAX_PAGE = 1_000
+"""The most documents of one page."""
+
+_STORED = WorkspaceDocument.state == DocumentState.STORED
+
+
+# Files and items of the payload; and the items that are not done, among which are archives that came from a link. All
+# that a completed job can still be asked for is its failed items.
+_NEEDED = text(
+    """
+    SELECT DISTINCT digest
+    FROM (
+        SELECT part ->> 'sha256' AS digest
+        FROM jobs, LATERAL (
+            SELECT jsonb_path_query(jobs.payload, '$.files[*]')
+            UNION ALL SELECT jsonb_path_query(jobs.payload, '$.items[*]')
+        ) AS file (part)
+        WHERE jobs.type = 'document_upload' AND jobs.status <> 'completed'
+        UNION ALL
+        SELECT job_items.spec ->> 'sha256'
+        FROM jobs JOIN job_items ON job_items.job_id = jobs.id
+        WHERE jobs.type = 'document_upload' AND (jobs.status <> 'completed' OR jobs.items_failed > 0)
+            AND job_items.status IN ('pending', 'failed')
+    ) AS named
+    WHERE digest IS NOT NULL
+    """
+)
+
+
+class Standing:
+    """Read and forget. What is only reserved is no business of these calls, but for :meth:`of_job`."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def standing(self, workspace_id: int, after_id: int = 0, limit: int = MAX_PAGE) -> list[WorkspaceDocument]:
+        """Return a page of what stands in a workspace, in the order in which it was reserved.
+
+        Args:
+            workspace_id: where.
+            after_id: the ``id`` of the last document of the page before; 0 for the first page.
+            limit: documents, 1 to ``MAX_PAGE``.
+
+        Raises:
+            InvalidValueError: ``limit`` is out of range.
+        """
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidValueError("limit", f"a page has 1 to {MAX_PAGE:,} documents, not {limit:,}")
+        return await self._rows(
+            WorkspaceDocument.workspace_id == workspace_id, WorkspaceDocument.id > after_id, _STORED, limit=limit
+        )
+
+    async def of_job(self, job_id: UUID) -> list[WorkspaceDocument]:
+        """Return what a job's items stored or have reserved, in the items' order."""
+        return await self._rows(WorkspaceDocument.job_id == job_id, by_position=True)
+
+    async def uploads_to_sweep(self, within: timedelta, limit: int = MAX_PAGE) -> list[tuple[UUID, str]]:
+        """Return ended uploads that may have left something in the engine: the job's id and its workspace's name.
+
+        Those are the ones with more than one attempt, and those that did not complete.
+
+        Args:
+            within: how long ago they may have ended.
+            limit: jobs, the last ended first.
+        """
+        statement = (
+            select(Job.id, Job.workspace_id)
+            .where(
+                Job.completed_at > func.statement_timestamp() - within,
+                Job.type == JobType.DOCUMENT_UPLOAD,
+                or_(Job.attempt > 1, Job.status != JobStatus.COMPLETED),
+                Job.workspace_id.is_not(None),
+            )
+            .order_by(Job.completed_at.desc())
+            .limit(limit)
+        )
+        with translated():
+            return [(job_id, workspace or "") for job_id, workspace in await self._session.execute(statement)]
+
+    async def bytes_still_needed(self) -> set[str]:
+        """Return the digests of all stored bytes that a job on the record may still read.
+
+        Those are the bytes of jobs that have not ended, and of ended ones what can be tried again: a failed or
+        cancelled job, the failed items of a completed one. It reads every such job: ask once for many digests.
+        """
+        with translated():
+            return set(await self._session.scalars(_NEEDED))
+
+    async def forget(self, ids: Sequence[int]) -> int:
+        """Delete documents from the record: they were removed from the engine.
+
+        Returns:
+            How many were on the record.
+        """
+        return len(await self._forget(WorkspaceDocument.id == any_(literal(list(ids), ARRAY(BigInteger)))))
+
+    async def forget_missing(
+        self, workspace_id: int, locations: Collection[str], *, before: datetime | None = None
+    ) -> list[str]:
+        """Delete from the record what does not stand in the engine any more, whoever removed it.
+
+        A document is missing if any of its locations is.
+
+        Args:
+            workspace_id: where.
+            locations: everything that stands in the engine's workspace.
+            before: the database's time (``clock``) before the engine was asked; what came later is left alone.
+
+        Returns:
+            What still stands in the engine of documents that were deleted: nobody keeps it.
+        """
+        there = _table("there", "location", locations)
+        place = (
+            func.unnest(WorkspaceDocument.locations)
+            .table_valued(column("location", Text), name="place")
+            .render_derived()
+            .lateral()
+        )
+        # A join is hashed whatever its size; "not in" compares one by one beyond a few thousand.
+        missing = (
+            select(WorkspaceDocument.id)
+            .select_from(WorkspaceDocument)
+            .join(place, true())
+            .outerjoin(there, there.c.location == place.c.location)
+            .where(
+                WorkspaceDocument.workspace_id == workspace_id,
+                _STORED,
+                *([] if before is None else [WorkspaceDocument.stored_at < before]),
+                there.c.location.is_(None),
+            )
+        )
+        deleted = await self._forget(WorkspaceDocument.id.in_(missing), _STORED)
+        standing = frozenset(locations)
+        return [place for row in deleted for place in row if place in standing]
+
+    async def _rows(
+        self, *conditions: ColumnElement[bool], limit: int | None = None, by_position: bool = False
+    ) -> list[WorkspaceDocument]:
+        order = WorkspaceDocument.position if by_position else WorkspaceDocument.id
+        statement = select(WorkspaceDocument).where(*conditions).order_by(order).limit(limit)
+        with translated():
+            return [*await self._session.scalars(statement.execution_options(populate_existing=True))]
+
+    async def _forget(self, *conditions: ColumnElement[bool]) -> list[list[str]]:
+        """Delete documents from the record; return the locations of each."""
+        # Locked in id order: two that forget overlapping sets would otherwise deadlock.
+        chosen = select(WorkspaceDocument.id).where(*conditions).order_by(WorkspaceDocument.id).with_for_update()
+        locked = chosen.cte("chosen")
+        deleted = (
+            delete(WorkspaceDocument)
+            .where(WorkspaceDocument.id == locked.c.id)
+            .returning(WorkspaceDocument.locations)
+            .execution_options(synchronize_session=False)
+        )
+        with translated():
+            return [*await self._session.scalars(deleted)]
+
+
+def _table(name: str, of: str, values: Collection[str]) -> Any:
+    """Texts as a table of one column; one array, so the statement is prepared once for every size."""
+    rows = func.unnest(literal(list(values), ARRAY(Text))).table_valued(column(of, Text), name=name)
+    return rows.render_derived()
