@@ -161,6 +161,57 @@ def test_programs_images_and_archives_are_refused_whatever_their_name(content: b
     assert name in caught.value.message
 
 
+class CountingFile(io.BytesIO):
+    """Counts the bytes that are read of it."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        self.taken += len(content)
+        return content
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "media_type"),
+    [
+        (b"words " * 1_000_000, "notes", "text/plain"),
+        (b"%PDF-1.7\n" + bytes(6_000_000), "scan.pdf", "application/pdf"),
+        (
+            docx(f"<!-- {'x' * 6_000_000} -->"),
+            "letter.docx",
+            "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        ),
+    ],
+)
+def test_only_the_beginning_of_a_file_and_the_directory_of_a_container_are_read(
+    content: bytes, name: str, media_type: str
+) -> None:
+    file = CountingFile(content)
+    file.seek(99)
+
+    assert sniff(file, name) == media_type
+    assert file.taken < 80_000
+
+
+@pytest.mark.parametrize(
+    ("stream", "media_type"),
+    [
+        ("WordDocument", "application/msword"),
+        ("Workbook", "application/vnd.ms-excel"),
+        ("__substg1.0_1000001F", "application/vnd.ms-outlook"),
+        ("PowerPoint Document", "application/vnd.ms-powerpoint"),
+    ],
+)
+@pytest.mark.parametrize("before", [600, 1024 * 1024 - 10])
+def test_old_office_documents_are_told_apart_wherever_their_directory_is(
+    stream: str, media_type: str, before: int
+) -> None:
+    content = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(before) + stream.encode("utf-16-le") + bytes(50)
+
+    assert sniff(io.BytesIO(content), "renamed") == media_type
+
+
 @given(st.binary(max_size=300), st.sampled_from([*sorted(SUPPORTED_EXTENSIONS), "", ".xyz"]))
 @settings(max_examples=100, deadline=None)
 def test_no_bytes_make_sniffing_fail_in_another_way(content: bytes, ending: str) -> None:

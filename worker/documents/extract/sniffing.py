@@ -8,9 +8,17 @@ parsed is :mod:`worker.documents.extract.reading`'s business.
 import io
 import mimetypes
 import re
+import struct
 import zipfile
+import zlib
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
+from worker.documents.archives.bounds import ArchiveBounds, Meter
+from worker.documents.archives.errors import ArchiveError
+from worker.documents.archives.source import Source
+from worker.documents.extract.decoding import wide_encoding
+from worker.documents.extract.magic import HEAD_BYTES, kind_in_words
 from worker.documents.extract.refusals import unsupported
 
 _OOXML = "application/vnd.openxmlformats-officedocument."
@@ -68,34 +76,8 @@ _BY_EXTENSION = _BINARY | _TEXTUAL
 SUPPORTED_EXTENSIONS = frozenset(_BY_EXTENSION)
 """The endings, lower-case and with the dot, of the files that can be read. Other files are read if they hold text."""
 
-# What begins a file of a kind that holds no text to search, and what people call it.
-_REFUSED = (
-    (b"\x7fELF", "a program"),
-    (b"MZ", "a program"),
-    (b"\xca\xfe\xba\xbe", "a program"),
-    (b"\xcf\xfa\xed\xfe", "a program"),
-    (b"\xfe\xed\xfa", "a program"),
-    (b"\0asm", "a program"),
-    (b"\x89PNG\r\n\x1a\n", "an image"),
-    (b"\xff\xd8\xff", "an image"),
-    (b"GIF87a", "an image"),
-    (b"GIF89a", "an image"),
-    (b"II*\0", "an image"),
-    (b"MM\0*", "an image"),
-    (b"8BPS", "an image"),
-    (b"\x1f\x8b", "an archive"),
-    (b"BZh", "an archive"),
-    (b"\xfd7zXZ\0", "an archive"),
-    (b"7z\xbc\xaf\x27\x1c", "an archive"),
-    (b"Rar!\x1a\x07", "an archive"),
-    (b"(\xb5/\xfd", "an archive"),
-    (b"SQLite format 3\0", "a database"),
-    (b"ID3", "audio"),
-    (b"OggS", "audio"),
-    (b"fLaC", "audio"),
-    (b"\x1aE\xdf\xa3", "a video"),
-)
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_ENCRYPTED = "EncryptedPackage"
 _OLE_STREAMS = (  # names of streams, as the directory of the container spells them
     ("WordDocument", DOC),
     ("PowerPoint Document", PPT),
@@ -109,24 +91,32 @@ _REFUSED_ENDINGS = {
     ".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".jar", ".iso", ".exe", ".dll", ".so", ".class",
     ".pyc", ".bin", ".db", ".sqlite",
 }  # fmt: skip
-_HEAD = 4096
+# Looking into a container takes no more than this, whatever its directory says.
+_LONGEST_DIRECTORY, _LONGEST_SECONDS = 4 * 1024 * 1024, 10.0
+_BLOCK = 1024 * 1024
+_UNREADABLE = (
+    ArchiveError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, ValueError, OverflowError, EOFError,
+)  # fmt: skip
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
-def sniff(content: bytes, name: str) -> str:
+def sniff(content: bytes | BinaryIO, name: str) -> str:
     """Return the media type of a file, by its content and then by the ending of its name.
 
     Args:
-        content: the bytes of the file.
+        content: the file, or its bytes. Of a file only the beginning is read, of a zip also its directory, and of an
+            old office document, block by block, as much as it takes to find what is in it. It stands anywhere after.
         name: its name; folders before it are ignored.
 
     Raises:
         DocumentRejectedError: ``unsupported_type`` for programs, images, archives and other files without text to
             search.
     """
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
     ending = PurePosixPath(name.replace("\\", "/")).suffix.lower()
-    head = content[:_HEAD]
-    if (found := _by_magic(content, head, name, ending)) is not None:
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    if (found := _by_magic(file, head, name, ending)) is not None:
         return found
     if ending in _BY_EXTENSION:
         found = _BY_EXTENSION[ending]
@@ -142,38 +132,32 @@ def sniff(content: bytes, name: str) -> str:
     return HTML if re.match(rb"\s*<(?:!doctype html|html)\b", head, re.IGNORECASE) else TEXT
 
 
-def _by_magic(content: bytes, head: bytes, name: str, ending: str) -> str | None:
+def _by_magic(file: BinaryIO, head: bytes, name: str, ending: str) -> str | None:
     if b"%PDF-" in head[:1024]:
         return PDF
     if head.startswith(b"{\\rtf"):
         return RTF
     if head.startswith(b"PK\x03\x04"):
-        return _zip_type(content, name, ending)
+        return _zip_type(file, name, ending)
     if head.startswith(_OLE):
-        return _ole_type(content, name, ending)
-    for magic, what in _REFUSED:
-        # Two or three letters can begin a text as well: then what follows must not be text.
-        if head.startswith(magic) and not (magic.isalnum() and _looks_like_text(head)):
-            raise unsupported(name, what)
-    if head[:4] == b"RIFF" and head[8:12] in {b"WEBP", b"WAVE", b"AVI "}:
-        raise unsupported(name, "an image" if head[8:12] == b"WEBP" else "audio or video")
-    if head[4:8] == b"ftyp" and not _looks_like_text(head):
-        raise unsupported(name, "a video or an image")
-    if head[257:262] == b"ustar":
-        raise unsupported(name, "an archive")
+        return _ole_type(file, name, ending)
+    if not _looks_like_text(head) and (what := kind_in_words(head)) is not None:
+        raise unsupported(name, what)
     return None
 
 
-def _zip_type(content: bytes, name: str, ending: str) -> str:
+def _zip_type(file: BinaryIO, name: str, ending: str) -> str:
     """Tell office documents from archives; a container too damaged to look into is what its name says."""
+    bounds = ArchiveBounds(entries=1, entry_bytes=1, total_bytes=1, ratio=1, seconds=_LONGEST_SECONDS)
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as container:
+        meter = Meter(name, 0, bounds)
+        with zipfile.ZipFile(Source(file, name, meter, _LONGEST_DIRECTORY)) as container:
             entries = container.namelist()
-            if entries and entries[0] == "mimetype" and container.getinfo("mimetype").file_size < _HEAD:
+            if entries and entries[0] == "mimetype" and container.getinfo("mimetype").file_size < HEAD_BYTES:
                 declared = container.read("mimetype").decode("ascii", "replace").strip()
                 if declared in {ODT, ODS, EPUB}:
                     return declared
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError):
+    except _UNREADABLE:
         if ending in _BINARY:
             return _BINARY[ending]
         raise unsupported(name, "an archive") from None
@@ -184,29 +168,38 @@ def _zip_type(content: bytes, name: str, ending: str) -> str:
     raise unsupported(name, "an archive")
 
 
-def _ole_type(content: bytes, name: str, ending: str) -> str:
+def _ole_type(file: BinaryIO, name: str, ending: str) -> str:
     """Tell the old office formats apart; an encrypted new one hides in the same container."""
-    if _BINARY.get(ending) in {DOCX, XLSX, PPTX} and is_encrypted_office(content):
+    found = _streams(file)
+    if _BINARY.get(ending) in {DOCX, XLSX, PPTX} and _ENCRYPTED in found:
         return _BINARY[ending]
     for stream, media_type in _OLE_STREAMS:
-        if stream.encode("utf-16-le") in content:
+        if stream in found:
             return media_type
     if _BINARY.get(ending) in {DOC, XLS, PPT, MSG}:
         return _BINARY[ending]
     raise unsupported(name, "of no type that can be read")
 
 
+def _streams(file: BinaryIO) -> set[str]:
+    """Return which of the known streams a container names; its directory may be anywhere in it."""
+    names = {name: name.encode("utf-16-le") for name in (_ENCRYPTED, *(stream for stream, _ in _OLE_STREAMS))}
+    longest = max(map(len, names.values()))
+    found, tail = set[str](), b""
+    file.seek(0)
+    while block := file.read(_BLOCK):
+        window = tail + block
+        found |= {name for name, encoded in names.items() if encoded in window}
+        tail = window[-longest:]
+    return found
+
+
 def is_encrypted_office(content: bytes) -> bool:
     """Say whether the bytes are an office document of the newer kind that is locked with a password."""
-    return content.startswith(_OLE) and "EncryptedPackage".encode("utf-16-le") in content
+    return content.startswith(_OLE) and _ENCRYPTED.encode("utf-16-le") in content
 
 
 def _looks_like_text(head: bytes) -> bool:
     if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
         return True
-    if _CONTROL.search(head) is None:
-        return True
-    # UTF-16 without a byte order mark: every second byte of Latin text is zero, and nothing else is out of order.
-    even, odd = head[0::2], head[1::2]
-    wide = min(even.count(0), odd.count(0)) == 0 and max(even.count(0), odd.count(0)) > len(head) // 4
-    return wide and _CONTROL.search(head.replace(b"\0", b"")) is None
+    return _CONTROL.search(head) is None or wide_encoding(head) is not None
