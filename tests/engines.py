@@ -1,33 +1,49 @@
 """An engine for tests of everything but engines: notes every call, keeps documents in memory, fails when told to."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection
+from uuid import UUID
 
 from worker.engines.base import (
     Answer,
     Document,
     DocumentRejectedError,
+    EngineError,
+    EngineRefusedError,
     EngineUnavailableError,
     Source,
     StoredDocument,
+    WorkspaceSettings,
+    WorkspaceUnknownError,
 )
 
 
 class NotingEngine:
     """Keeps the engine protocol. What a document or question holds decides what happens to it.
 
-    ``reject`` in a document refuses it; ``crash`` raises an unexpected error; a question with ``nothing`` is refused.
-    While ``away`` is set every call raises EngineUnavailableError; ``gate`` holds every call until it is set.
+    ``reject`` in a document refuses it until it is ``mended``; ``crash`` raises an unexpected error until the
+    ``trouble_is_over``; a question with ``nothing`` is refused, one with the text ``unanswered`` gets no answer. While
+    ``away_now`` is set every call raises EngineUnavailableError, or ``refusal`` if that is set; ``gate`` holds every
+    call until it is set. A document stands in one place, its key, whatever its workspace. A workspace is unknown once
+    it was deleted.
     """
 
     name = "noting"
 
     def __init__(self) -> None:
-        self.documents: dict[str, Document] = {}
+        self.documents: dict[str, bytes] = {}
+        self.settings: dict[str, WorkspaceSettings] = {}
         self.added: list[str] = []
         self.embedded: list[str] = []
+        self.removed: list[str] = []
+        self.swept: list[UUID] = []
+        self.deleted: list[str] = []
         self.asked: list[str] = []
-        self.away = False
+        self.away_now = False
+        self.mended = False
+        self.trouble_is_over = False
+        self.unanswered = ""
+        self.refusal: EngineRefusedError | None = None
         self.trouble = ""
         self.gate = asyncio.Event()
         self.gate.set()
@@ -36,32 +52,73 @@ class NotingEngine:
     async def _pass(self) -> None:
         self.entered.set()
         await self.gate.wait()
-        if self.away:
+        self._answer()
+
+    def _answer(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        if self.away_now:
             raise EngineUnavailableError("engine_unavailable", "the noting engine is away")
 
-    async def ensure_workspace(self, name: str) -> str:
-        if self.away:
-            raise EngineUnavailableError("engine_unavailable", "the noting engine is away")
-        return f"slug-{name}"
+    async def ensure_workspace(self, name: str, settings: WorkspaceSettings | None = None) -> str:
+        self._answer()
+        slug = f"slug-{name}"
+        if slug in self.deleted:
+            self.deleted.remove(slug)
+        if settings is not None:
+            self.settings[slug] = settings
+        return slug
+
+    async def delete_workspace(self, slug: str) -> bool:
+        self._answer()
+        if slug in self.deleted:
+            return False
+        self.deleted.append(slug)
+        self.documents.clear()
+        return True
+
+    async def locations(self, slug: str) -> frozenset[str]:
+        self._look_for(slug)
+        return frozenset(key for key in self.documents if key in self.embedded)
 
     async def add_document(self, slug: str, document: Document) -> StoredDocument:
         await self._pass()
+        self._look_for(slug)
         self.added.append(document.name)
-        if b"reject" in document.content:
+        content = document.read()
+        if b"reject" in content and not self.mended:
             raise DocumentRejectedError("corrupt", f"{document.name} cannot be read")
-        if b"crash" in document.content:
+        if b"crash" in content and not self.trouble_is_over:
             raise RuntimeError(self.trouble or f"no idea what to do with {document.name}")
-        twin = next((other for other in self.documents.values() if other.sha256 == document.sha256), None)
-        if twin is not None and twin.key != document.key:
-            return StoredDocument(location=twin.key, duplicate_of=twin.name, words=1)
-        self.documents[document.key] = document
-        return StoredDocument(location=document.key, words=len(document.content.split()), passages=1)
+        self.documents.setdefault(document.key, content)
+        return StoredDocument(key=document.key, locations=(document.key,), words=len(content.split()), passages=1)
 
-    async def embed(self, slug: str, locations: Sequence[str]) -> None:
-        self.embedded += locations
+    async def embed(self, slug: str, stored: StoredDocument) -> None:
+        self._look_for(slug)
+        if missing := set(stored.locations) - self.documents.keys():
+            raise DocumentRejectedError("not_stored", f"there is no document {min(missing)}")
+        self.embedded += stored.locations
+
+    async def remove(self, slug: str, locations: Collection[str]) -> None:
+        self._look_for(slug)
+        for location in locations:
+            if self.documents.pop(location, None) is not None:
+                self.removed.append(location)
+
+    async def sweep(self, slug: str, job_id: UUID, keep: Collection[str]) -> int:
+        self._answer()
+        self.swept.append(job_id)
+        left = [key for key in self.documents if key.startswith(f"{job_id}/") and key not in keep]
+        for key in left:
+            del self.documents[key]
+        self.removed += left
+        return len(left)
 
     async def ask(self, slug: str, question: str) -> Answer:
         await self._pass()
+        self._look_for(slug)
+        if self.unanswered and self.unanswered in question:
+            raise EngineError("unanswered", "the model says nothing")
         self.asked.append(question)
         if "nothing" in question:
             return Answer(text="There is nothing.", refused=True)
@@ -69,7 +126,15 @@ class NotingEngine:
         return Answer(text="the answer is 42", refused=False, sources=(source,))
 
     async def health(self) -> None:
-        return None
+        self._answer()
+
+    async def away(self) -> str | None:
+        return "the noting engine is away" if self.away_now else None
 
     async def aclose(self) -> None:
         return None
+
+    def _look_for(self, slug: str) -> None:
+        self._answer()
+        if slug in self.deleted:
+            raise WorkspaceUnknownError("workspace_unknown", f"there is no workspace {slug}")

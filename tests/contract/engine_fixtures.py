@@ -5,10 +5,16 @@ with fragments has an answer, which holds all of them; one without has none in t
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
+from uuid import UUID
+from zlib import crc32
 
 from worker.documents.extract import sniff
-from worker.engines.base import Document
+from worker.engines.base import Answer, Document, Engine, StoredDocument
+
+JOB = UUID("0198c0de-0000-7000-8000-00000000000a")
+OTHER_JOB = UUID("0198c0de-0000-7000-8000-00000000000b")
 
 
 @dataclass(frozen=True)
@@ -17,16 +23,47 @@ class Asked:
     fragments: tuple[str, ...] = ()
 
 
-def document(name: str, content: str | bytes, key: str | None = None) -> Document:
+def document(
+    name: str, content: str | bytes, *, job_id: UUID = JOB, position: int | None = None, attempt: int = 1
+) -> Document:
+    """A document with a file of its own; its position is drawn from its name where none is given."""
     content = content.encode() if isinstance(content, str) else content
     return Document(
-        key=key or f"job/{name}",
+        job_id=job_id,
+        position=crc32(name.encode()) % 100_000 if position is None else position,
+        attempt=attempt,
         name=name,
-        content=content,
+        file=BytesIO(content),
+        size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         media_type=sniff(content, name),
     )
 
+
+def again(known: Document, *, attempt: int = 1) -> Document:
+    """The same document in a file of its own, as another worker or a later attempt has it."""
+    return replace(known, attempt=attempt, file=BytesIO(known.read()))
+
+
+async def put(engine: Engine, slug: str, *documents: Document) -> list[StoredDocument]:
+    """Store these documents and make them searchable."""
+    stored = [await engine.add_document(slug, each) for each in documents]
+    for each in stored:
+        await engine.embed(slug, each)
+    return stored
+
+
+def places(*stored: StoredDocument) -> set[str]:
+    return {location for each in stored for location in each.locations}
+
+
+def quoted(answer: Answer) -> list[tuple[str, str]]:
+    return [(source.document, source.text) for source in answer.sources]
+
+
+HOURS = document("hours.md", "# Opening hours\n\nThe shop opens at 9:15 on Saturdays.\n")
+PARKING = document("parking.md", "# Parking\n\nBicycles are parked behind the dairy, next to the chestnut tree.\n")
+WHEN = "When does the shop open on Saturdays?"
 
 _MODEL = """# Tern {model} rider's manual
 

@@ -1,62 +1,118 @@
-"""What every engine promises a task, and what the local engine promises beyond it.
+"""What every engine promises a task, whichever it is.
 
-The first part runs on each engine in ``ENGINES``; an engine that is added there keeps the same contract.
+Each test here runs on each engine in ``ENGINES``; an engine that is added there keeps the same contract. It asks for
+nothing that depends on how an engine words an answer, counts words or parts a document: what is promised of one engine
+alone is in a module of its own.
 """
 
 import asyncio
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
-import structlog
-from sqlalchemy import text
+from arq.connections import ArqRedis
 
 from repositories.database import DatabaseManager
-from repositories.errors import ConflictError
-from tests.contract.engine_fixtures import ANSWERABLE, UNANSWERABLE, WORKSPACE, Asked, document
-from worker.documents.extract.parser_process import LENGTH, Reply, Request
+from tests.anythingllm_server import Behaviour, Server, running_server
+from tests.anythingllm_server.driver import Driver
+from tests.contract.engine_fixtures import (
+    HOURS,
+    JOB,
+    OTHER_JOB,
+    PARKING,
+    WHEN,
+    WORKSPACE,
+    again,
+    document,
+    places,
+    put,
+    quoted,
+)
+from tests.integration.anythingllm_engines import make_engine
+from worker.engines.anythingllm import AnythingLLMEngine
 from worker.engines.base import (
-    Answer,
+    Document,
     DocumentRejectedError,
     Engine,
-    EngineUnavailableError,
     StoredDocument,
+    WorkspaceSettings,
     WorkspaceUnknownError,
 )
-from worker.engines.local import LocalEngine, embedding, search
-from worker.engines.local.answering import REFUSAL
-from worker.engines.local.parsing import _Parser
-from worker.questions.scoring import contains
+from worker.engines.local import LocalEngine
 
-ENGINES: dict[str, Callable[[DatabaseManager], Engine]] = {"local": LocalEngine}
-HOURS = document("hours.md", "# Opening hours\n\nThe shop opens at 9:15 on Saturdays.\n")
-HANDBOOK = Path(__file__).parents[2] / "examples" / "handbook"
+Make = Callable[[], Engine]
+"""Makes an engine as one more worker has it; all of them work against the same system."""
+
+BRANCHES = tuple(enumerate(("Dresden", "Leipzig", "Chemnitz", "Zwickau", "Plauen", "Bautzen"), start=6))
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Iterator[Server]:
+    with running_server(Behaviour.quick()) as server:
+        yield server
+
+
+@asynccontextmanager
+async def local_engines(database: DatabaseManager, _redis: ArqRedis, _server: Server) -> AsyncIterator[Make]:
+    made: list[LocalEngine] = []
+
+    def make() -> Engine:
+        made.append(LocalEngine(database, parsers=1))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        await engine.aclose()
+
+
+@asynccontextmanager
+async def anythingllm_engines(database: DatabaseManager, redis: ArqRedis, server: Server) -> AsyncIterator[Make]:
+    made = list[AnythingLLMEngine]()
+
+    def make() -> Engine:
+        made.append(make_engine(server, database, redis))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        await engine.aclose()
+    await leave_empty(server)
+
+
+async def leave_empty(server: Server) -> None:
+    """Remove all workspaces and all folders of jobs: each test has a database of its own, and one server for all."""
+    async with Driver(server.url, server.api_key.get_secret_value()) as driver:
+        for workspace in (await driver.get("workspaces")).json()["workspaces"]:
+            await driver.delete(f"workspace/{workspace['slug']}")
+        for folder in (await driver.get("documents")).json()["localFiles"]["items"]:
+            await driver.delete("document/remove-folder", {"name": folder["name"]})
+
+
+# For each engine, what opens the system it works against and closes it at the end.
+ENGINES: dict[str, Callable[[DatabaseManager, ArqRedis, Server], AbstractAsyncContextManager[Make]]] = {
+    "anythingllm": anythingllm_engines,
+    "local": local_engines,
+}
 
 
 @pytest.fixture(params=sorted(ENGINES))
-async def engine(request: pytest.FixtureRequest, database: DatabaseManager) -> AsyncIterator[Engine]:
-    engine = ENGINES[request.param](database)
-    yield engine
-    await engine.aclose()
+async def workers(
+    request: pytest.FixtureRequest, database: DatabaseManager, redis: ArqRedis, stand_in: Server
+) -> AsyncIterator[Make]:
+    """Makes engines of one kind that share their system, and gives back what they hold."""
+    async with ENGINES[request.param](database, redis, stand_in) as make:
+        yield make
 
 
 @pytest.fixture
-async def other(engine: Engine, database: DatabaseManager) -> AsyncIterator[Engine]:
+def engine(workers: Make) -> Engine:
+    return workers()
+
+
+@pytest.fixture
+def other(engine: Engine, workers: Make) -> Engine:
     """The same engine, as another worker has it."""
-    engine = ENGINES[engine.name](database)
-    yield engine
-    await engine.aclose()
-
-
-async def count(database: DatabaseManager, table: str) -> int:
-    async with database.get_session() as session:
-        return int(await session.scalar(text(f"SELECT count(*) FROM {table}")) or 0)  # noqa: S608 - a name from here
-
-
-# Every engine
+    return workers()
 
 
 async def test_a_workspace_keeps_its_slug_whoever_asks_for_it(engine: Engine, other: Engine) -> None:
@@ -78,113 +134,173 @@ async def test_a_workspace_made_by_many_at_once_is_one(engine: Engine, other: En
     assert len(set(made)) == 1
 
 
-async def test_a_document_is_stored_once_per_key(engine: Engine, other: Engine) -> None:
-    slug = await engine.ensure_workspace("Shop")
-    first = await engine.add_document(slug, HOURS)
-    assert first.duplicate_of is None
-    assert first.words == 9
-    assert await engine.add_document(slug, HOURS) == await other.add_document(slug, HOURS) == first
+async def test_a_workspace_refuses_in_the_words_of_its_settings_until_others_are_given(
+    engine: Engine, other: Engine
+) -> None:
+    slug = await engine.ensure_workspace("Shop", WorkspaceSettings(refusal="Ask at the counter.", top_n=5))
+    assert (await engine.ask(slug, WHEN)).text == "Ask at the counter."
+    await other.ensure_workspace("Shop")
+    await other.ensure_workspace("Shop", WorkspaceSettings(top_n=3))
+    assert (await other.ask(slug, WHEN)).text == "Ask at the counter."
+    await other.ensure_workspace("Shop", WorkspaceSettings(refusal="Ask Marta."))
+    answer = await engine.ask(slug, WHEN)
+    assert (answer.text, answer.refused) == ("Ask Marta.", True)
 
 
-async def test_the_same_content_under_another_key_is_told_with_the_name_it_has(engine: Engine) -> None:
+async def test_a_deleted_workspace_is_unknown_and_made_anew_it_is_empty(engine: Engine, other: Engine) -> None:
+    slug = await engine.ensure_workspace("Shop")
+    await put(engine, slug, HOURS)
+    assert await engine.delete_workspace(slug) is True
+    assert await other.delete_workspace(slug) is False
+    with pytest.raises(WorkspaceUnknownError):
+        await other.locations(slug)
+
+    made_anew = await other.ensure_workspace("Shop")
+
+    assert await other.locations(made_anew) == frozenset()
+    assert (await other.ask(made_anew, WHEN)).refused
+    await put(other, made_anew, again(HOURS))
+    assert not (await other.ask(made_anew, WHEN)).refused
+
+
+async def test_a_document_is_stored_once_per_key_whichever_attempt_brings_it(engine: Engine, other: Engine) -> None:
     slug = await engine.ensure_workspace("Shop")
     first = await engine.add_document(slug, HOURS)
-    copy = document("copy of hours.md", HOURS.content, key="job/2")
-    for _ in range(2):  # a second attempt at the copy is told the same
-        again = await engine.add_document(slug, copy)
-        assert (again.duplicate_of, again.location) == ("hours.md", first.location)
+    assert first.key == HOURS.key
+    same = await engine.add_document(slug, again(HOURS))
+    later = await other.add_document(slug, again(HOURS, attempt=2))
+    assert (same.key, same.locations) == (later.key, later.locations) == (first.key, first.locations)
+    await other.embed(slug, later)
+    assert await engine.locations(slug) == places(first)
 
 
 async def test_a_key_that_is_held_decides_whatever_its_content_is_now(engine: Engine) -> None:
     slug = await engine.ensure_workspace("Shop")
     first = await engine.add_document(slug, HOURS)
-    await engine.add_document(slug, WORKSPACE[0])
-    changed = document("hours.md", WORKSPACE[0].content, key=HOURS.key)
-    assert await engine.add_document(slug, changed) == first
+    changed = document("hours.md", PARKING.read(), position=HOURS.position, attempt=2)
+    assert (await engine.add_document(slug, changed)).locations == first.locations
 
 
-async def test_the_same_content_in_another_workspace_is_no_duplicate(engine: Engine) -> None:
-    first = await engine.add_document(await engine.ensure_workspace("One"), HOURS)
-    second = await engine.add_document(await engine.ensure_workspace("Two"), HOURS)
-    assert second.duplicate_of is None
-    assert second.location != first.location
-
-
-async def test_one_key_stored_by_many_at_once_is_one_document(engine: Engine, other: Engine) -> None:
-    slug = await engine.ensure_workspace("Shop")
-    stored = await asyncio.gather(*(worker.add_document(slug, HOURS) for worker in [engine, other] * 5))
-    assert stored == [stored[0]] * 10
-    assert stored[0].duplicate_of is None
-
-
-async def test_one_content_stored_under_two_keys_at_once_is_one_document(engine: Engine, other: Engine) -> None:
-    slug = await engine.ensure_workspace("Shop")
-    copy = document("copy.md", HOURS.content, key="job/2")
-    stored = await asyncio.gather(engine.add_document(slug, HOURS), other.add_document(slug, copy))
-    assert len({document.location for document in stored}) == 1
-    assert sum(document.duplicate_of is None for document in stored) == 1
+async def test_the_same_content_under_another_key_is_another_document(engine: Engine) -> None:
+    slug, elsewhere = await engine.ensure_workspace("Shop"), await engine.ensure_workspace("Farm")
+    copy = document("copy of hours.md", HOURS.read())
+    stored = await put(engine, slug, HOURS, copy)
+    (far,) = await put(engine, elsewhere, document("hours.md", HOURS.read(), job_id=OTHER_JOB))
+    assert len(places(*stored, far)) == 3
+    assert await engine.locations(slug) == places(*stored)
+    assert await engine.locations(elsewhere) == places(far)
 
 
 async def test_an_embedded_document_answers_and_is_named_as_the_source(engine: Engine) -> None:
     slug = await engine.ensure_workspace("Shop")
-    stored = await engine.add_document(slug, HOURS)
-    await engine.embed(slug, [stored.location])
-    answer = await engine.ask(slug, "When does the shop open on Saturdays?")
+    await put(engine, slug, HOURS)
+    answer = await engine.ask(slug, WHEN)
     assert not answer.refused
-    assert "9:15" in answer.text
+    assert answer.text
     assert [source.document for source in answer.sources] == ["hours.md"]
     assert "9:15" in answer.sources[0].text
     assert answer.sources[0].page is None
 
 
-async def test_a_source_tells_the_page_where_there_are_pages(engine: Engine) -> None:
-    slug = await engine.ensure_workspace("Pumps")
-    name = "manuals/k20-operating-manual.pdf"
-    stored = await engine.add_document(slug, document(name, (HANDBOOK / name).read_bytes()))
-    assert stored.pages == 2
-    await engine.embed(slug, [stored.location])
-    answer = await engine.ask(slug, "How often is the shaft of a K20 that stands still turned by hand?")
-    assert "every 4 weeks" in answer.text
-    assert (answer.sources[0].document, answer.sources[0].page) == (name, 2)
+async def test_a_source_has_the_whole_name_that_its_document_was_stored_under(engine: Engine) -> None:
+    slug = await engine.ensure_workspace("Shop")
+    name = "manuals/2025 \u2013 caf\u00e9/opening hours (v2).md"
+    await put(engine, slug, document(name, HOURS.read()))
+    assert {source.document for source in (await engine.ask(slug, WHEN)).sources} == {name}
 
 
 async def test_embedding_again_changes_nothing(engine: Engine, other: Engine) -> None:
     slug = await engine.ensure_workspace("Shop")
     stored = [await engine.add_document(slug, each) for each in WORKSPACE[:3]]
-    locations = [document.location for document in stored]
-    await asyncio.gather(engine.embed(slug, locations), other.embed(slug, locations[::-1]))
+    await asyncio.gather(*(worker.embed(slug, each) for each in stored for worker in (engine, other)))
     before = await engine.ask(slug, "What does the Tern T7 weigh?")
-    await engine.embed(slug, [*locations, *locations])
-    await engine.embed(slug, [])
-    assert await engine.ask(slug, "What does the Tern T7 weigh?") == before
+    assert before.sources
+    for each in stored:
+        await other.embed(slug, each)
+    assert await engine.locations(slug) == places(*stored)
+    assert quoted(await engine.ask(slug, "What does the Tern T7 weigh?")) == quoted(before)
+
+
+async def test_many_first_documents_at_once_all_become_searchable(engine: Engine, other: Engine) -> None:
+    slug = await engine.ensure_workspace("Shop")
+    files = [document(f"{city}.md", f"The branch in {city} opens at {at}:30 on Saturdays.\n") for at, city in BRANCHES]
+
+    async def store(worker: Engine, file: Document) -> StoredDocument:
+        stored = await worker.add_document(slug, file)
+        await worker.embed(slug, stored)
+        return stored
+
+    stored = await asyncio.gather(*(store((engine, other)[at % 2], file) for at, file in enumerate(files)))
+
+    assert await engine.locations(slug) == places(*stored)
+    for _, city in BRANCHES:
+        answer = await other.ask(slug, f"When does the branch in {city} open on Saturdays?")
+        assert f"{city}.md" in {source.document for source in answer.sources}
 
 
 async def test_a_workspace_answers_from_its_own_documents_alone(engine: Engine) -> None:
     shop, farm, empty = [await engine.ensure_workspace(name) for name in ("Shop", "Farm", "Empty")]
     rules = document("rules.md", "# Rules\n\nOn Saturdays dogs wait outside the farm shop, which opens late.")
-    await engine.embed(shop, [(await engine.add_document(shop, HOURS)).location])
-    await engine.embed(farm, [(await engine.add_document(farm, rules)).location])
-    question = "When does the shop open on Saturdays?"
-    assert {source.document for source in (await engine.ask(shop, question)).sources} == {"hours.md"}
-    assert {source.document for source in (await engine.ask(farm, question)).sources} <= {"rules.md"}
-    assert (await engine.ask(empty, question)).refused
-
-
-async def test_a_question_without_an_answer_is_refused_without_sources(engine: Engine) -> None:
-    slug = await engine.ensure_workspace("Shop")
-    await engine.embed(slug, [(await engine.add_document(slug, HOURS)).location])
-    answer = await engine.ask(slug, "What is the salary of the chief accountant?")
+    await put(engine, shop, HOURS)
+    await put(engine, farm, rules)
+    assert {source.document for source in (await engine.ask(shop, WHEN)).sources} == {"hours.md"}
+    assert {source.document for source in (await engine.ask(farm, WHEN)).sources} <= {"rules.md"}
+    answer = await engine.ask(empty, WHEN)
     assert (answer.refused, answer.sources) == (True, ())
     assert answer.text
 
 
+async def test_a_removed_document_stands_and_answers_no_more_and_the_others_do(engine: Engine, other: Engine) -> None:
+    slug = await engine.ensure_workspace("Shop")
+    hours, parking = await put(engine, slug, HOURS, PARKING)
+    for _ in range(2):  # what is not there is no error
+        await other.remove(slug, [*hours.locations, "0198c0de-0000-7000-8000-000000000000", "no location at all"])
+    await other.remove(slug, [])
+    assert await engine.locations(slug) == places(parking)
+    assert "hours.md" not in {source.document for source in (await engine.ask(slug, WHEN)).sources}
+    answer = await engine.ask(slug, "Where are bicycles parked, behind the dairy?")
+    assert "parking.md" in {source.document for source in answer.sources}
+
+
+async def test_a_removed_document_is_stored_anew_by_a_later_attempt(engine: Engine) -> None:
+    slug = await engine.ensure_workspace("Shop")
+    (first,) = await put(engine, slug, HOURS)
+    await engine.remove(slug, first.locations)
+    (anew,) = await put(engine, slug, again(HOURS, attempt=2))
+    assert await engine.locations(slug) == places(anew)
+    assert {source.document for source in (await engine.ask(slug, WHEN)).sources} == {"hours.md"}
+
+
+async def test_a_sweep_removes_what_a_job_left_behind_and_nothing_else(engine: Engine, other: Engine) -> None:
+    slug, elsewhere = await engine.ensure_workspace("Shop"), await engine.ensure_workspace("Farm")
+    kept, embedded = await put(engine, slug, HOURS, PARKING)
+    await engine.add_document(slug, WORKSPACE[0])
+    foreign = document("foreign.md", WORKSPACE[1].read(), job_id=OTHER_JOB, position=HOURS.position)
+    (of_other_job,) = await put(engine, slug, foreign)
+    (far,) = await put(engine, elsewhere, document("far.md", WORKSPACE[2].read(), job_id=OTHER_JOB))
+
+    assert await other.sweep(slug, JOB, kept.locations) == 2
+    assert await other.sweep(slug, JOB, kept.locations) == 0
+
+    assert await engine.locations(slug) == places(kept, of_other_job)
+    assert await engine.locations(elsewhere) == places(far)
+    assert (await engine.add_document(slug, again(HOURS, attempt=2))).locations == kept.locations
+    assert not places(await engine.add_document(slug, again(PARKING, attempt=2))) & places(embedded)
+
+
 async def test_a_workspace_that_nobody_made_is_unknown(engine: Engine) -> None:
+    nothing = StoredDocument(key=HOURS.key, locations=("0198c0de-0000-7000-8000-000000000000",))
     with pytest.raises(WorkspaceUnknownError):
         await engine.add_document("nowhere", HOURS)
     with pytest.raises(WorkspaceUnknownError):
-        await engine.embed("nowhere", ["0198c0de-0000-7000-8000-000000000000"])
+        await engine.embed("nowhere", nothing)
     with pytest.raises(WorkspaceUnknownError):
-        await engine.ask("nowhere", "When does the shop open?")
+        await engine.locations("nowhere")
+    with pytest.raises(WorkspaceUnknownError):
+        await engine.remove("nowhere", nothing.locations)
+    with pytest.raises(WorkspaceUnknownError):
+        await engine.ask("nowhere", WHEN)
+    assert await engine.delete_workspace("nowhere") is False
 
 
 @pytest.mark.parametrize("location", ["0198c0de-0000-7000-8000-000000000000", "no id at all"])
@@ -192,251 +308,38 @@ async def test_what_is_not_stored_cannot_be_embedded(engine: Engine, location: s
     slug = await engine.ensure_workspace("Shop")
     stored = await engine.add_document(slug, HOURS)
     with pytest.raises(DocumentRejectedError) as caught:
-        await engine.embed(slug, [stored.location, location])
-    assert location in caught.value.message
+        await engine.embed(slug, stored.model_copy(update={"locations": (*stored.locations, location)}))
+    assert caught.value.code == "not_stored"
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "code"),
-    [("cut.pdf", b"%PDF-1.7\n1 0 obj", "corrupt"), ("blank.txt", b" \n ", "no_text"), ("broken.json", b"{", "corrupt")],
-)
-async def test_a_broken_document_is_refused_with_its_code_and_the_next_is_stored(
-    engine: Engine, name: str, content: bytes, code: str
-) -> None:
+@pytest.mark.parametrize(("name", "content"), [("cut.pdf", b"%PDF-1.7\n1 0 obj"), ("blank.txt", b" \n ")])
+async def test_a_broken_document_is_refused_and_the_next_is_stored(engine: Engine, name: str, content: bytes) -> None:
     slug = await engine.ensure_workspace("Shop")
     with pytest.raises(DocumentRejectedError) as caught:
         await engine.add_document(slug, document(name, content))
-    assert caught.value.code == code
+    assert caught.value.code in {"corrupt", "no_text"}
     assert name in caught.value.message
-    assert (await engine.add_document(slug, HOURS)).duplicate_of is None
+    (stored,) = await put(engine, slug, HOURS)
+    assert await engine.locations(slug) == places(stored)
+
+
+async def test_a_file_is_read_from_its_start_wherever_it_was_left(engine: Engine) -> None:
+    slug = await engine.ensure_workspace("Shop")
+    file = again(HOURS)
+    file.file.read()
+    await put(engine, slug, file)
+    assert "9:15" in (await engine.ask(slug, WHEN)).sources[0].text
+    assert not file.file.closed, "whoever made it closes it"
 
 
 async def test_an_engine_that_answers_is_healthy(engine: Engine) -> None:
     await engine.health()
 
 
-async def test_the_questions_of_a_small_workspace_are_answered_or_refused_rightly(engine: Engine) -> None:
-    slug = await engine.ensure_workspace("Workshop and dairy")
-    stored = await asyncio.gather(*(engine.add_document(slug, each) for each in WORKSPACE))
-    await engine.embed(slug, [document.location for document in stored])
-
-    async def is_right(asked: Asked) -> bool:
-        answer = await engine.ask(slug, asked.question)
-        return not answer.refused and all(contains(answer.text, fragment) for fragment in asked.fragments)
-
-    wrong = [asked.question for asked in ANSWERABLE if not await is_right(asked)]
-    invented = [asked.question for asked in UNANSWERABLE if not (await engine.ask(slug, asked.question)).refused]
-    assert len(wrong) <= 1, wrong
-    assert invented == []
-
-
-# The local engine
-
-
-@pytest.fixture
-async def local(database: DatabaseManager) -> AsyncIterator[LocalEngine]:
-    engine = LocalEngine(database, parsers=1)
-    yield engine
-    await engine.aclose()
-
-
-async def embedded(engine: LocalEngine, slug: str, *names: str) -> list[StoredDocument]:
-    stored = [await engine.add_document(slug, each) for each in WORKSPACE if not names or each.name in names]
-    await engine.embed(slug, [document.location for document in stored])
-    return stored
-
-
-async def test_a_document_is_not_found_before_it_is_embedded(local: LocalEngine) -> None:
-    slug = await local.ensure_workspace("Shop")
-    stored = await local.add_document(slug, HOURS)
-    assert (await local.ask(slug, "When does the shop open on Saturdays?")).text == REFUSAL
-    await local.embed(slug, [stored.location])
-    assert not (await local.ask(slug, "When does the shop open on Saturdays?")).refused
-
-
-async def test_a_document_whose_passages_cannot_be_written_is_not_stored_at_all(
-    local: LocalEngine, database: DatabaseManager
-) -> None:
-    slug = await local.ensure_workspace("Shop")
-    async with database.get_transaction() as session:
-        await session.execute(text("ALTER TABLE passages ADD CONSTRAINT no_shops CHECK (text NOT LIKE '%shop%')"))
-    with pytest.raises(ConflictError, match="no_shops"):
-        await local.add_document(slug, HOURS)
-    assert await count(database, "documents") == 0
-
-
-@pytest.mark.slow
-async def test_a_document_of_many_passages_is_stored_and_embedded_whole(
-    local: LocalEngine, database: DatabaseManager
-) -> None:
-    slug = await local.ensure_workspace("Shop")
-    content = "\n\n".join(
-        f"# Article {number}\n\nArticle Q{number} is {number * 3} mm long." for number in range(4_500)
-    )
-    stored = await local.add_document(slug, document("articles.md", content))
-    await local.embed(slug, [stored.location])
-    assert stored.passages == await count(database, "passages") == 4_500
-    assert await count(database, "passages WHERE embedding IS NULL") == 0
-    assert "12300 mm" in (await local.ask(slug, "How long is article Q4100?")).text
-
-
-@pytest.mark.own_database  # an index that holds its passages alone
-async def test_a_small_workspace_beside_a_large_one_is_found_by_index_as_by_exact_distance(
-    local: LocalEngine, database: DatabaseManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The index knows nothing of workspaces: the nearest passages of all may all belong to another."""
-    async with database.get_transaction() as session:  # the planner prefers to sort what is as little as in a test
-        name = await session.scalar(text("SELECT current_database()"))
-        await session.execute(text(f"ALTER DATABASE {name} SET enable_sort = off"))
-    await database.engine.dispose()
-    small = await local.ensure_workspace("Small")
-    stored = await embedded(local, small)
-    large = await local.ensure_workspace("Large")
-    content = "\n\n".join(f"# Bicycle {number}\n\nThe bicycle number {number} weighs much." for number in range(400))
-    await local.embed(large, [(await local.add_document(large, document("many.md", content))).location])
-    (vector,) = await embedding.embed(["bicycle number one"])
-
-    async def nearest() -> set[str]:
-        async with database.get_session() as session:
-            counts = await search.count_words(session, small, [])
-            assert counts is not None
-            found = await search.find_candidates(session, counts, [], vector, iterative=True)
-            return {f"{candidate.document} {candidate.position}" for candidate in found}
-
-    exact = await nearest()
-    assert len(exact) == min(search.CANDIDATES, sum(document.passages for document in stored))
-    monkeypatch.setattr(search, "EXACT_BELOW", 0)
-    assert await nearest() == exact
-
-
-async def test_without_pgvector_full_text_alone_answers_and_the_log_says_so_once(
-    local: LocalEngine, database: DatabaseManager
-) -> None:
-    async with database.get_transaction() as session:
-        await session.execute(text("DROP EXTENSION vector CASCADE"))
-    slug = await local.ensure_workspace("Shop")
-    with structlog.testing.capture_logs() as logged:
-        await embedded(local, slug)
-        answers = [await local.ask(slug, asked.question) for asked in ANSWERABLE]
-    right = [all(contains(a.text, part) for part in q.fragments) for a, q in zip(answers, ANSWERABLE, strict=True)]
-    assert sum(right) >= len(right) - 2
-    assert [entry["event"] for entry in logged] == ["engine.without_vectors"]
-
-
-@pytest.mark.slow
-async def test_a_parser_ends_itself_when_its_time_is_up() -> None:
-    """Also when nobody is left to end it: its parent may have been killed."""
-    content = b"word after word. " * 3_000_000
-    asked = Request(name="endless.txt", media_type="text/plain", seconds=1, max_characters=10**9).model_dump_json()
-    head = LENGTH.pack(len(asked)) + LENGTH.pack(len(content)) + asked.encode()
-    parser = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "worker.documents.extract.parser_process",
-        str(4 * 2**30),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    replied, _ = await asyncio.wait_for(parser.communicate(head + content), timeout=30)
-    assert parser.returncode == -signal.SIGALRM
-    assert replied == LENGTH.pack(0)  # it was ready, and then said no more
-
-
-@pytest.mark.slow
-async def test_a_document_that_takes_too_long_is_refused_and_the_next_one_is_read(database: DatabaseManager) -> None:
-    engine = LocalEngine(database, parsers=1, parse_seconds=1, max_characters=10**9)
+async def test_an_engine_that_answers_is_not_left_alone(engine: Engine, other: Engine) -> None:
     slug = await engine.ensure_workspace("Shop")
-    with pytest.raises(DocumentRejectedError) as caught:
-        await engine.add_document(slug, document("endless.txt", b"word after word. " * 3_000_000))
-    assert caught.value.code == "too_large"
-    assert "endless.txt" in caught.value.message
-    assert "within 1 seconds" in caught.value.message
-    assert (await engine.add_document(slug, HOURS)).passages == 1
-    await engine.aclose()
-
-
-async def reading_a_long_document(
-    local: LocalEngine, slug: str, patch: pytest.MonkeyPatch
-) -> tuple["asyncio.Task[StoredDocument]", _Parser]:
-    """Return a task that is in the middle of a document, and the parser that reads it."""
-    await local.add_document(slug, HOURS)
-    (parser,) = local._parsers._idle
-    asked, ask = asyncio.Event(), parser.ask
-
-    async def notice(request: Request, content: bytes) -> Reply:
-        asked.set()
-        return await ask(request, content)
-
-    patch.setattr(parser, "ask", notice)
-    long = document("big.txt", b"word after word. " * 1_000_000)
-    reading = asyncio.create_task(local.add_document(slug, long))
-    await asyncio.wait_for(asked.wait(), timeout=10)
-    return reading, parser
-
-
-async def test_a_parser_that_dies_takes_one_document_with_it_and_no_more(
-    local: LocalEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slug = await local.ensure_workspace("Shop")
-    reading, parser = await reading_a_long_document(local, slug, monkeypatch)
-    os.kill(parser._process.pid, signal.SIGKILL)
-    with pytest.raises(DocumentRejectedError) as caught:
-        await reading
-    assert caught.value.code == "corrupt"
-    assert "big.txt" in caught.value.message
-    assert (await local.add_document(slug, WORKSPACE[0])).passages == 2
-
-
-async def test_giving_up_a_document_ends_its_parser_and_stores_nothing(
-    local: LocalEngine, database: DatabaseManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slug = await local.ensure_workspace("Shop")
-    reading, parser = await reading_a_long_document(local, slug, monkeypatch)
-    reading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reading
-    assert not parser.is_running
-    assert await count(database, "documents") == 1
-
-
-async def test_without_a_database_the_local_engine_is_unavailable() -> None:
-    async with DatabaseManager("postgresql+asyncpg://nobody@127.0.0.1:1/none") as nowhere:
-        engine = LocalEngine(nowhere)
-        with pytest.raises(EngineUnavailableError) as caught:
-            await engine.health()
-        assert caught.value.code == "engine_unavailable"
-        with pytest.raises(EngineUnavailableError):
-            await engine.ask("shop", "When does the shop open?")
-
-
-async def test_a_database_without_the_tables_is_not_healthy(local: LocalEngine, database: DatabaseManager) -> None:
-    async with database.get_transaction() as session:
-        await session.execute(text("DROP TABLE passages"))
-    with pytest.raises(EngineUnavailableError, match="passages"):
-        await local.health()
-
-
-@pytest.mark.parametrize("question", ["", "  ", "why " * 501, "\x00"])
-async def test_a_question_beyond_the_bounds_is_an_error_of_the_caller(local: LocalEngine, question: str) -> None:
-    slug = await local.ensure_workspace("Shop")
-    with pytest.raises(ValueError, match="characters"):
-        await local.ask(slug, question)
-
-
-@pytest.mark.parametrize("name", ["", "x" * 256])
-async def test_a_workspace_name_beyond_the_bounds_is_an_error_of_the_caller(local: LocalEngine, name: str) -> None:
-    with pytest.raises(ValueError, match="characters"):
-        await local.ensure_workspace(name)
-
-
-async def test_questions_with_odd_signs_harm_nothing(local: LocalEngine) -> None:
-    slug = await local.ensure_workspace("Shop")
-    await embedded(local, slug, "faq.html")
-    for question in (
-        "' OR 1=1 --",
-        "!!! & | ( ) : * <->",
-        "\ud800 \x00 ?",
-        "C++/C# & R&D?",
-        "\u0663\u0664 \u4e2d\u6587?",
-    ):
-        assert isinstance(await local.ask(slug, question), Answer)
+    for position in range(6):
+        with pytest.raises(DocumentRejectedError):  # the document's fault, not the engine's
+            await engine.add_document(slug, document("cut.pdf", b"%PDF-1.7\n1 0 obj", position=position))
+    assert await engine.away() is None
+    assert await other.away() is None

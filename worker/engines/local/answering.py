@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from worker.documents.passages import is_row
-from worker.engines.base import Answer, Source
+from worker.engines.base import Answer, Source, WorkspaceSettings
 from worker.engines.local import embedding
 from worker.engines.local.evidence import Sentence, Term, coverage, judge, terms_of
 from worker.engines.local.lexicon import Vocabulary
@@ -18,6 +18,7 @@ REFUSAL = "There is no relevant information in this workspace to answer your que
 """AnythingLLM's own words, so that reports read the same whichever engine answered."""
 
 MOST_SENTENCES = 3
+_AS_IT_IS = WorkspaceSettings()
 _LIKENESS = 0.4  # share of the likeness of vectors in how well a sentence fits; the rest is its coverage
 _ENOUGH = 0.43  # how well a sentence must fit for an answer
 _GIVES_VALUE = 0.06  # what a sentence is worth beyond its fit when the best are chosen
@@ -26,7 +27,13 @@ _ALSO_ROW = 0.95  # so do further rows of tables, which are alike whatever they 
 _NEXT_TO = 0.06  # a sentence beside a chosen one in its paragraph is worth more: they were written to be read together
 
 
-def answer(question: str, counts: Counts, candidates: Sequence[Candidate], vocabulary: Vocabulary) -> Answer:
+def answer(
+    question: str,
+    counts: Counts,
+    candidates: Sequence[Candidate],
+    vocabulary: Vocabulary,
+    settings: WorkspaceSettings = _AS_IT_IS,
+) -> Answer:
     """Return the answer that the candidates give, quoted, or a refusal. Blocks for some milliseconds.
 
     Args:
@@ -34,16 +41,18 @@ def answer(question: str, counts: Counts, candidates: Sequence[Candidate], vocab
         counts: of its tokens, in order.
         candidates: passages, best first.
         vocabulary: knows the words of question and candidates.
+        settings: ``top_n`` bounds the passages that are quoted, ``refusal`` is what a refusal says.
     """
+    refusal = Answer(text=settings.refusal or REFUSAL, refused=True)
     terms = terms_of(question, counts, vocabulary)
     judged = judge(question, terms, candidates, vocabulary)
     if not judged:
-        return Answer(text=REFUSAL, refused=True)
+        return refusal
     set_likeness(question, judged, candidates)
-    chosen = choose(terms, judged)
+    chosen = choose(terms, judged, settings.top_n or MOST_SENTENCES)
     together = [sentence for sentence in chosen if sentence.candidate == chosen[0].candidate]
     if fit(terms, together) < _ENOUGH:
-        return Answer(text=REFUSAL, refused=True)
+        return refusal
     return _quoted(terms, chosen, candidates)
 
 
@@ -62,15 +71,22 @@ def fit(terms: Sequence[Term], together: Sequence[Sentence]) -> float:
     return together[0].trust * ((1 - _LIKENESS) * coverage(terms, together) + _LIKENESS * likeness)
 
 
-def choose(terms: Sequence[Term], judged: Sequence[Sentence]) -> list[Sentence]:
-    """Return the sentences to quote, best first: at least one, at most ``MOST_SENTENCES``."""
+def choose(terms: Sequence[Term], judged: Sequence[Sentence], most_passages: int = MOST_SENTENCES) -> list[Sentence]:
+    """Return the sentences to quote, best first: 1 to ``MOST_SENTENCES``, of at most ``most_passages`` passages."""
     worth = [fit(terms, [sentence]) + (_GIVES_VALUE if sentence.gives else 0) for sentence in judged]
     best = max(range(len(judged)), key=lambda at: (worth[at], -at))
     chosen = [judged[best]]
     if chosen[0].before is not None and chosen[0].points_back:
         chosen.append(chosen[0].before)
     while len(chosen) < MOST_SENTENCES:
-        left = [at for at, sentence in enumerate(judged) if sentence not in chosen and _is_understood(sentence, chosen)]
+        passages = {sentence.candidate for sentence in chosen}
+        left = [
+            at
+            for at, sentence in enumerate(judged)
+            if sentence not in chosen
+            and (sentence.candidate in passages or len(passages) < most_passages)
+            and _is_understood(sentence, chosen)
+        ]
         gained = {at: worth[at] + (_NEXT_TO if _is_beside(judged[at], chosen) else 0) for at in left}
         enough = [at for at in left if gained[at] >= (_ALSO_ROW if is_row(judged[at].text) else _ALSO) * worth[best]]
         if not enough:

@@ -2,12 +2,16 @@
 
 For a first run without AnythingLLM. Documents are parsed for real, found by full text and vectors, and answered by
 quoting; there is no language model. It keeps the protocol of :mod:`worker.engines.base`.
+
+Of a workspace's settings two matter here: ``top_n``, though an answer rests on three passages at most, and ``refusal``.
+The others are kept for whoever reads them: there is no model to prompt or to let talk, and what fits is decided by what
+a sentence says, not by a threshold.
 """
 
 import asyncio
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from uuid import UUID
@@ -26,6 +30,7 @@ from worker.engines.base import (
     DocumentRejectedError,
     EngineUnavailableError,
     StoredDocument,
+    WorkspaceSettings,
     WorkspaceUnknownError,
 )
 from worker.engines.local import embedding
@@ -84,32 +89,48 @@ class LocalEngine:
         self._pgvector: tuple[int, ...] | None = None
         self._looked_for_pgvector = False
 
-    async def ensure_workspace(self, name: str) -> str:
-        """Return the slug of the workspace called ``name``, made now if it is new.
+    async def ensure_workspace(self, name: str, settings: WorkspaceSettings | None = None) -> str:
+        """Return the slug of the workspace called ``name``, made now if it is new; see the protocol.
 
         Raises:
             ValueError: the name is empty, or longer than 255 characters.
         """
         if not 0 < len(name) <= _LONGEST_NAME:
             raise ValueError(f"a workspace name has 1 to {_LONGEST_NAME} characters, this one has {len(name)}")
+        given = {} if settings is None else settings.model_dump(exclude_none=True)
         wanted = _slug(name)
         for number in range(1, _SLUG_TRIES + 1):
             try:
                 async with self._transaction() as session:
                     workspaces = WorkspaceRepository(session, ENGINE)
-                    known = await workspaces.get(name)
                     slug = wanted if number == 1 else f"{wanted}-{number}"
-                    return (known or await workspaces.register(name, slug)).slug
+                    found = await workspaces.get(name) or await workspaces.register(name, slug, given)
+                    if any(found.settings.get(setting) != value for setting, value in given.items()):
+                        await Store(session).configure(found.id, given)
+                    return found.slug
             except ConflictError as error:
                 # Another name has this slug, or another process registered this very name just now: look again.
                 if error.constraint != "uq_workspaces_engine_slug":
                     raise
         raise EngineUnavailableError("engine_unavailable", f"{_SLUG_TRIES} workspaces are called much like {name}")
 
-    async def add_document(self, slug: str, document: Document) -> StoredDocument:
-        """Store a document with its passages, once per key and once per content; see the protocol."""
+    async def delete_workspace(self, slug: str) -> bool:
+        """Remove a workspace, its row on the record included; see the protocol."""
+        async with self._transaction() as session:
+            return await WorkspaceRepository(session, ENGINE).forget(slug)
+
+    async def locations(self, slug: str) -> frozenset[str]:
+        """Return the locations of all searchable documents; see the protocol."""
         async with self._session() as session:
-            workspace_id, held = await Store(session).find(slug, document)
+            found = await Store(session).locations(slug)
+        if found is None:
+            raise _unknown(slug)
+        return frozenset(map(str, found))
+
+    async def add_document(self, slug: str, document: Document) -> StoredDocument:
+        """Store a document with its passages, once per key; see the protocol."""
+        async with self._session() as session:
+            workspace_id, held = await Store(session).find(slug, document.key)
         if workspace_id is None:
             raise _unknown(slug)
         if held is None:
@@ -117,20 +138,20 @@ class LocalEngine:
             async with self._transaction() as session:
                 held = await Store(session).add(workspace_id, document, parsed)
                 if held is None:  # another worker stored it while it was parsed here
-                    _, held = await Store(session).find(slug, document)
+                    _, held = await Store(session).find(slug, document.key)
         if held is None:  # the workspace was deleted meanwhile
             raise _unknown(slug)
         return StoredDocument(
-            location=str(held.id),
-            duplicate_of=None if held.key == document.key else held.name,
+            key=document.key,
+            locations=(str(held.id),),
             pages=held.pages,
             words=held.words,
             passages=held.passages,
         )
 
-    async def embed(self, slug: str, locations: Sequence[str]) -> None:
-        """Give the passages of these documents their vectors and make them searchable; see the protocol."""
-        ids = [_location(location) for location in dict.fromkeys(locations)]
+    async def embed(self, slug: str, stored: StoredDocument) -> None:
+        """Give the passages of a document their vectors and make them searchable; see the protocol."""
+        ids = [_location(location) for location in dict.fromkeys(stored.locations)]
         async with self._session() as session:
             store = Store(session)
             held = await store.held(slug, ids)
@@ -149,6 +170,19 @@ class LocalEngine:
             vectors = await embedding.embed([f"{place.heading or place.name}\n{place.text}" for place in places])
             async with self._transaction() as session:
                 await Store(session).make_searchable(batch, places, vectors)
+
+    async def remove(self, slug: str, locations: Collection[str]) -> None:
+        """Remove documents with their passages; see the protocol."""
+        ids = [known for location in locations if (known := _id_of(location)) is not None]
+        async with self._transaction() as session:
+            if not await Store(session).remove(slug, ids):
+                raise _unknown(slug)
+
+    async def sweep(self, slug: str, job_id: UUID, keep: Collection[str]) -> int:
+        """Remove what a job stored and does not keep; see the protocol. A workspace that is gone holds nothing."""
+        ids = [known for location in keep if (known := _id_of(location)) is not None]
+        async with self._transaction() as session:
+            return await Store(session).sweep(slug, job_id, ids)
 
     async def ask(self, slug: str, question: str) -> Answer:
         """Answer one question by quoting the workspace; see the protocol.
@@ -174,7 +208,9 @@ class LocalEngine:
                 iterative=version is not None and version >= _ITERATIVE_SINCE,
             )
             vocabulary = await self._lexicon.vocabulary(session, words_of(question, candidates))
-        return await asyncio.to_thread(answer, question, counts, candidates, vocabulary)
+        known = {name: value for name, value in counts.settings.items() if name in WorkspaceSettings.model_fields}
+        settings = WorkspaceSettings.model_validate(known)
+        return await asyncio.to_thread(answer, question, counts, candidates, vocabulary, settings)
 
     async def health(self) -> None:
         """Return if PostgreSQL answers and has the tables; see the protocol."""
@@ -184,6 +220,10 @@ class LocalEngine:
             raise EngineUnavailableError(
                 "engine_unavailable", f"the database has no table {missing[0]}: bring its schema up to date"
             )
+
+    async def away(self) -> str | None:
+        """Nothing is left alone: without PostgreSQL no job runs at all."""
+        return None
 
     async def aclose(self) -> None:
         """End the parser processes. The database stays open: it is its owner's."""
@@ -233,10 +273,17 @@ def _not_stored(location: str) -> DocumentRejectedError:
 
 
 def _location(location: str) -> UUID:
+    known = _id_of(location)
+    if known is None:
+        raise _not_stored(location)
+    return known
+
+
+def _id_of(location: str) -> UUID | None:
     try:
         return UUID(location)
     except ValueError:
-        raise _not_stored(location) from None
+        return None  # no location of this engine
 
 
 def _batches(documents: Sequence[Held]) -> list[list[UUID]]:

@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import IO, Self
 
 import structlog
@@ -94,6 +94,10 @@ class _Parser:
 
     async def end(self) -> str:
         """End the process, whatever it does, and return the last it wrote to its standard error."""
+        if self.is_running and self._source.at_eof():
+            # It ends by itself. Sending a signal would reap it before the loop learns its status, which tells why.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), _GRACE_SECONDS)
         if self.is_running:
             self._process.kill()
         self._sink.close()
@@ -133,8 +137,10 @@ class Parsers:
             seconds=self._seconds,
             max_characters=self._max_characters,
         )
-        async with self._free, self._parser(document) as parser, asyncio.timeout(self._seconds + _GRACE_SECONDS):
-            reply = await parser.ask(request, document.content)
+        async with self._free:
+            content = await asyncio.to_thread(document.read)  # not before its turn: memory holds as many as are parsed
+            async with self._parser(document) as parser, asyncio.timeout(self._seconds + _GRACE_SECONDS):
+                reply = await parser.ask(request, content)
         if reply.refused is not None:
             raise DocumentRejectedError(reply.refused.code, reply.refused.message)
         if reply.parsed is None:  # pragma: no cover - the process always fills one of the two

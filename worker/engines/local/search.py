@@ -6,7 +6,8 @@ rankings (reciprocal rank fusion). Without pgvector the vectors' half is left ou
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -30,11 +31,13 @@ class Counts:
         workspace_id: the workspace.
         size: number of its searchable passages.
         of: for each word asked for, how many passages hold it.
+        settings: how the workspace answers, as JSON of :class:`worker.engines.base.WorkspaceSettings`.
     """
 
     workspace_id: int
     size: int
     of: tuple[int, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def weight(self, index: int) -> float:
         """Return how much the word tells one passage from others (inverse document frequency); more for a rare word."""
@@ -67,7 +70,7 @@ async def count_words(session: AsyncSession, slug: str, words: Sequence[str]) ->
     """Return what the workspace knows of these words; ``None`` if there is no such workspace."""
     parameters = {"engine": ENGINE, "slug": slug, "words": list(words), "most": _MOST_COUNTED}
     row = (await session.execute(_COUNTS, parameters)).first()
-    return None if row is None else Counts(row[0], int(row[1]), tuple(row[2] or ()))
+    return None if row is None else Counts(row[0], int(row[1]), tuple(row[2] or ()), row[3])
 
 
 async def find_candidates(
@@ -120,7 +123,8 @@ _COUNTS = text(
                     AND passages.search @@ phraseto_tsquery('english', given.word)
                 LIMIT :most) AS counted)
             ORDER BY given.ordinal)
-         FROM unnest(CAST(:words AS text[])) WITH ORDINALITY AS given (word, ordinal))
+         FROM unnest(CAST(:words AS text[])) WITH ORDINALITY AS given (word, ordinal)),
+        workspace.settings
     FROM workspaces AS workspace
     WHERE workspace.engine = :engine AND workspace.slug = :slug
     """

@@ -1,11 +1,12 @@
-"""Documents and passages in PostgreSQL: written whole or not at all, once per key and once per content.
+"""Documents and passages in PostgreSQL: written whole or not at all, once per key.
 
 Promise: two workers that store the same document at the same time leave one, because the table's own constraints
 decide, not a look beforehand. Nothing here commits; the caller owns the transaction. A call is one statement for all
 but large documents, because a folder of small files is mostly round trips.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -58,10 +59,13 @@ class Store:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def find(self, slug: str, document: Document) -> tuple[int | None, Held | None]:
-        """Return the workspace's id, if there is one, and what it holds under this key, or else with this content."""
-        parameters = {"engine": ENGINE, "slug": slug, "key": document.key, "sha256": document.sha256}
-        row = (await self._session.execute(_FIND, parameters)).first()
+    async def configure(self, workspace_id: int, settings: Mapping[str, object]) -> None:
+        """Set these settings of a workspace; the others stay as they are."""
+        await self._session.execute(_CONFIGURE, {"workspace_id": workspace_id, "settings": json.dumps(settings)})
+
+    async def find(self, slug: str, key: str) -> tuple[int | None, Held | None]:
+        """Return the workspace's id, if there is one, and what it holds under this key."""
+        row = (await self._session.execute(_FIND, {"engine": ENGINE, "slug": slug, "key": key})).first()
         if row is None:
             return None, None
         workspace_id, *held = row
@@ -71,8 +75,8 @@ class Store:
         """Write a document with its passages and return it.
 
         Returns:
-            ``None`` if the workspace holds this key or this content already, or is gone; nothing was written. Where
-            another transaction is about to write it, this waits for how that ends.
+            ``None`` if the workspace holds this key already, or is gone; nothing was written. Where another transaction
+            is about to write it, this waits for how that ends.
         """
         name = clean(document.name) or "document"
         held = Held(uuid.uuid7(), document.key, name, parsed.pages, parsed.words, len(parsed.texts), False)  # noqa: FBT003 - not embedded
@@ -97,6 +101,21 @@ class Store:
         """Return those of these documents that are in the workspace; ``None`` if there is no such workspace."""
         rows = (await self._session.execute(_HELD, {"engine": ENGINE, "slug": slug, "ids": list(ids)})).all()
         return [Held(*row) for row in rows if row[0] is not None] if rows else None
+
+    async def locations(self, slug: str) -> list[UUID] | None:
+        """Return the ids of the workspace's searchable documents; ``None`` if there is no such workspace."""
+        found: list[UUID] | None = await self._session.scalar(_LOCATIONS, {"engine": ENGINE, "slug": slug})
+        return found
+
+    async def remove(self, slug: str, ids: Sequence[UUID]) -> bool:
+        """Delete those of these documents that are in the workspace; ``False`` if there is no such workspace."""
+        parameters = {"engine": ENGINE, "slug": slug, "ids": list(ids)}
+        return await self._session.scalar(_REMOVE, parameters) is not None
+
+    async def sweep(self, slug: str, job_id: UUID, keep: Sequence[UUID]) -> int:
+        """Delete the job's documents that are not kept, and return how many there were."""
+        parameters = {"engine": ENGINE, "slug": slug, "prefix": f"{job_id}/", "keep": list(keep)}
+        return int(await self._session.scalar(_SWEEP, parameters) or 0)
 
     async def passages(self, ids: Sequence[UUID]) -> list[PassageText]:
         """Return the passages of these documents."""
@@ -141,15 +160,46 @@ _DOCUMENT = """
     documents.id, documents.key, documents.name, documents.pages, documents.words, documents.passages,
     documents.embedded_at IS NOT NULL
 """
+_CONFIGURE = text("UPDATE workspaces SET settings = settings || CAST(:settings AS jsonb) WHERE id = :workspace_id")
 _FIND = text(
     f"""
     SELECT workspaces.id, {_DOCUMENT}
-    FROM workspaces LEFT JOIN documents
-        ON documents.workspace_id = workspaces.id AND (documents.key = :key OR documents.sha256 = :sha256)
+    FROM workspaces LEFT JOIN documents ON documents.workspace_id = workspaces.id AND documents.key = :key
     WHERE workspaces.engine = :engine AND workspaces.slug = :slug
-    ORDER BY documents.key = :key DESC NULLS LAST
-    LIMIT 1
     """  # noqa: S608 - constants of this module; every value is a parameter
+)
+_LOCATIONS = text(
+    """
+    SELECT ARRAY(
+        SELECT documents.id FROM documents
+        WHERE documents.workspace_id = workspaces.id AND documents.embedded_at IS NOT NULL)
+    FROM workspaces WHERE workspaces.engine = :engine AND workspaces.slug = :slug
+    """
+)
+# In id order, as those who embed lock them.
+_REMOVE = text(
+    """
+    WITH workspace AS (SELECT id FROM workspaces WHERE engine = :engine AND slug = :slug),
+    chosen AS (
+        SELECT documents.id FROM documents
+        WHERE documents.workspace_id = (SELECT id FROM workspace) AND documents.id = ANY(CAST(:ids AS uuid[]))
+        ORDER BY documents.id FOR UPDATE
+    ),
+    removed AS (DELETE FROM documents USING chosen WHERE documents.id = chosen.id)
+    SELECT id FROM workspace
+    """
+)
+_SWEEP = text(
+    """
+    WITH chosen AS (
+        SELECT documents.id FROM documents
+        WHERE documents.workspace_id = (SELECT id FROM workspaces WHERE engine = :engine AND slug = :slug)
+            AND starts_with(documents.key, :prefix) AND documents.id <> ALL(CAST(:keep AS uuid[]))
+        ORDER BY documents.id FOR UPDATE
+    ),
+    removed AS (DELETE FROM documents USING chosen WHERE documents.id = chosen.id RETURNING documents.id)
+    SELECT count(*) FROM removed
+    """
 )
 _HELD = text(
     f"""

@@ -1,0 +1,171 @@
+"""Making stored documents searchable, and seeing that they are.
+
+The server says success when it embedded nothing, adds a second row when asked twice, and loses documents that are
+embedded at once into a workspace without vectors. So the first document of a workspace goes in alone, under a lock
+between processes; every document is looked for in the list and by a search; and what is amiss is put right: a second
+row removed, a row without vectors made anew, a missing row added again.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from worker.engines.anythingllm import naming
+from worker.engines.anythingllm.api import Api, Rows
+from worker.engines.anythingllm.finding import MOST_SEARCHED, Sight, look_for
+from worker.engines.anythingllm.patience import Patience
+from worker.engines.anythingllm.registry import Registry
+from worker.engines.anythingllm.removing import Removing
+from worker.engines.base import DocumentRejectedError, StoredDocument
+from worker.engines.slots import Slots
+
+_ROUNDS: Final = 5
+_A_CALL: Final = 50
+"""Documents that are embedded by one call, one after the other: only a workbook has more."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+_LOOKS: Final = 30
+
+_LOG = structlog.get_logger(__name__)
+
+
+class Embedding:
+    """Embedding, into workspaces of one server.
+
+    Args:
+        api: the server.
+        patience: how often a call is made again.
+        registry: which workspaces have vectors, and the lock for their first.
+        removing: takes away second rows.
+        slots: bound on embedding calls at once, over all workers.
+        settle_seconds: how long to look for the work of a call whose reply was lost, before it is made again; longer
+            where the call itself took longer.
+    """
+
+    def __init__(
+        self, api: Api, patience: Patience, registry: Registry, removing: Removing, slots: Slots, settle_seconds: float
+    ) -> None:
+        self._api, self._patience, self._registry = api, patience, registry
+        self._removing, self._slots = removing, slots
+        self._settle_seconds = settle_seconds
+        self._has_table: set[str] = set()
+        self._seen_empty: set[str] = set()
+        self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def saw_empty(self, slug: str) -> None:
+        """Take note that no document stands in a workspace: somebody may have deleted it, and made it anew."""
+        self._has_table.discard(slug)
+        self._seen_empty.add(slug)
+
+    async def embed(self, slug: str, stored: StoredDocument, *, title: str | None, is_new: bool) -> None:
+        """Make a document searchable; see the protocol.
+
+        Args:
+            slug: the workspace's.
+            stored: the document.
+            title: what it is called on the server, if that is known here.
+            is_new: nobody can have embedded it before, so it need not be looked for first.
+        """
+        if await self._is_ready(slug):
+            return await self._embed(slug, stored, title=title, is_new=is_new)
+        # One task of this process waits for the other processes; the others find what it brought about.
+        async with self._first[slug]:
+            if slug not in self._has_table:
+                async with self._registry.lock("first embedding", slug):
+                    if not await self._is_ready(slug):
+                        await self._embed(slug, stored, title=title, is_new=is_new)
+                        await self._registry.mark_embedded(slug)
+                        self._has_table.add(slug)
+                        self._seen_empty.discard(slug)
+                        return None
+        return await self._embed(slug, stored, title=title, is_new=is_new)
+
+    async def _is_ready(self, slug: str) -> bool:
+        """Return whether documents may be embedded side by side: the workspace has had vectors before."""
+        if slug not in self._has_table and slug not in self._seen_empty and await self._registry.is_embedded(slug):
+            self._has_table.add(slug)
+        return slug in self._has_table
+
+    async def _embed(self, slug: str, stored: StoredDocument, *, title: str | None, is_new: bool) -> None:
+        locations = stored.locations
+        rows = Rows() if is_new else await self._patience.call(self._api.rows, slug)
+        for _ in range(_ROUNDS):
+            if missing := [location for location in locations if not rows[location]]:
+                rows = await self._send(slug, missing)
+            rows = await self._removing.leave_one(slug, locations, rows)
+            if missing := [location for location in locations if not rows[location]]:
+                await self._check_stored(missing)
+                await self._patience.call(self._api.check_embedder)
+                continue  # it is there, and so is the embedder
+            sight = await look_for(self._api, self._patience, slug, stored, title)
+            if sight is Sight.UNKNOWN:
+                # Rows lose their vectors only in a workspace without any, and here are more than can be looked at.
+                _LOG.info("engine.not_seen", workspace=slug, location=locations[0], searched=MOST_SEARCHED)
+            if sight is not Sight.ABSENT:
+                return
+            # Its row is there and its vectors are not: the server counts it as done until it is taken out.
+            _LOG.warning("engine.repaired", workspace=slug, location=locations[0])
+            rows = await self._send(slug, locations, anew=True)
+        raise DocumentRejectedError(
+            "not_embedded", f"AnythingLLM gave {locations[0]} no vectors, {_ROUNDS} times: look at its server's log"
+        )
+
+    async def _send(self, slug: str, adds: Sequence[str], *, anew: bool = False) -> Rows:
+        """Embed documents, ``anew`` those that are listed already; return what stands in the workspace then."""
+        rows = Rows()
+        for start in range(0, len(adds), _A_CALL):
+            rows = await self._send_some(slug, adds[start : start + _A_CALL], anew=anew)
+        return rows
+
+    async def _send_some(self, slug: str, adds: Sequence[str], *, anew: bool) -> Rows:
+        loop, lost_seconds = asyncio.get_running_loop(), 0.0
+
+        async def send(number: int) -> Rows:
+            nonlocal lost_seconds
+            left = adds
+            if number > 1 and not anew:
+                # A proxy gives up sooner than the server: what took long to be lost may take as long again to be done.
+                rows = await self._settled(slug, adds, max(self._settle_seconds, lost_seconds))
+                if not (left := [location for location in adds if not rows[location]]):
+                    return rows
+            async with self._slots.hold():
+                began = loop.time()
+                try:
+                    return await self._api.update_embeddings(slug, left, adds if anew else ())
+                finally:
+                    lost_seconds = loop.time() - began
+
+        return await self._patience.run(send)
+
+    async def _settled(self, slug: str, adds: Sequence[str], seconds: float) -> Rows:
+        """Look until all of ``adds`` are listed or ``seconds`` are over: a server whose client left goes on."""
+        loop, pause = asyncio.get_running_loop(), _FIRST_PAUSE
+        longest = max(_LONGEST_PAUSE, seconds / _LOOKS)
+        until = loop.time() + seconds
+        while True:
+            rows = await self._api.rows(slug)
+            left = until - loop.time()
+            if left <= 0 or all(rows[location] for location in adds):
+                return rows
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 2, longest)
+
+    async def _check_stored(self, locations: Sequence[str]) -> None:
+        folders = dict[str, set[str]]()
+        for location in locations:
+            folder = location.rpartition("/")[0]
+            if naming.has_parts(folder):
+                # Sheets of two workbooks may have one name, and a name is all that a document can be looked up by.
+                if folder not in folders:
+                    filed = await self._patience.call(self._api.folder, folder)
+                    folders[folder] = {f"{folder}/{each.name}" for each in filed}
+                is_stored = location in folders[folder]
+            else:
+                is_stored = await self._patience.call(self._api.title, location) is not None
+            if not is_stored:
+                raise DocumentRejectedError(
+                    "not_stored", f"AnythingLLM stores no document {location}: upload it again, and do not remove it"
+                )

@@ -1,0 +1,202 @@
+"""The protocol's calls, over an AnythingLLM server.
+
+A document stands in its workspace exactly once, with vectors, or the call says why not; whatever the server says, and
+whatever is lost on the way. This module only puts the parts together: what each call does is in the module of its
+subject.
+"""
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from uuid import UUID
+
+from arq.connections import ArqRedis
+from pydantic import SecretStr
+
+from repositories.database import DatabaseManager
+from repositories.locks import LockLostError
+from worker.engines.anythingllm.api import Api
+from worker.engines.anythingllm.asking import ask
+from worker.engines.anythingllm.embedding import Embedding
+from worker.engines.anythingllm.errors import unavailable, workspace_unknown
+from worker.engines.anythingllm.patience import Patience
+from worker.engines.anythingllm.registry import ENGINE, Registry
+from worker.engines.anythingllm.removing import Removing
+from worker.engines.anythingllm.storing import Storing
+from worker.engines.anythingllm.transport import Transport
+from worker.engines.anythingllm.workspaces import Workspaces
+from worker.engines.base import Answer, Document, StoredDocument, WorkspaceSettings, WorkspaceUnknownError
+from worker.engines.circuit import Circuit
+from worker.engines.slots import Slots
+
+_LONGEST_NAME = 255
+
+
+class AnythingLLMEngine:
+    """One server, shared with every worker that names the same URL.
+
+    Attributes:
+        circuit: whether the server is asked at all, for whoever wants to know why nothing runs.
+
+    Args:
+        url: the API's base URL, ``http://host:3001/api``, with or without ``/`` at its end.
+        api_key: one of the server's keys; it is a key to everything there.
+        database: its schema must be migrated; whoever made it closes it.
+        redis: whoever made it closes it; while it is away, each worker bounds itself alone.
+        timeout_seconds: bound on a call that does no long work.
+        upload_timeout_seconds: bound on an upload, and a second more for each 200,000 bytes.
+        embed_timeout_seconds: bound on embedding one document, and on one answer.
+        settle_seconds: how long to look for the work of an embedding call whose reply was lost, before it is repeated.
+        uploads: at once, over all workers (1 to 1,000); the server reads one document at a time.
+        embeddings: at once, over all workers (1 to 1,000).
+        patience: how often, and after which pauses, a call is made again.
+        circuit_failures: calls in a row that found the server unavailable, after which it is left alone for a while.
+        circuit_cooling_seconds: how long that is at first; doubled with every failure, up to 30 times as long.
+
+    Raises:
+        ValueError: the URL or the key cannot be one.
+    """
+
+    name = ENGINE
+
+    def __init__(  # noqa: PLR0913 - every bound is its operator's to set
+        self,
+        url: str,
+        api_key: SecretStr,
+        database: DatabaseManager,
+        redis: ArqRedis,
+        *,
+        timeout_seconds: float = 30.0,
+        upload_timeout_seconds: float = 300.0,
+        embed_timeout_seconds: float = 600.0,
+        settle_seconds: float = 3.0,
+        uploads: int = 2,
+        embeddings: int = 4,
+        patience: Patience | None = None,
+        circuit_failures: int = 5,
+        circuit_cooling_seconds: float = 2.0,
+    ) -> None:
+        patience = patience or Patience()
+        self._transport = Transport(url, api_key)
+        self._api = Api(self._transport, timeout_seconds, upload_timeout_seconds, embed_timeout_seconds)
+        self._patience = patience
+        server = f"{ENGINE}:{sha256(self._transport.url.encode()).hexdigest()[:16]}"
+        registry = Registry(database)
+        self._workspaces = Workspaces(self._api, registry, patience)
+        self._removing = Removing(self._api, patience, redis)
+        self._storing = Storing(self._api, patience, self._removing, Slots(redis, f"{server}:uploads", uploads))
+        slots = Slots(redis, f"{server}:embeddings", embeddings)
+        self._embedding = Embedding(self._api, patience, registry, self._removing, slots, settle_seconds)
+        self._known: set[str] = set()
+        self.circuit = Circuit(
+            redis,
+            server,
+            self._probe,
+            failures=circuit_failures,
+            cooling_seconds=circuit_cooling_seconds,
+            longest_cooling_seconds=circuit_cooling_seconds * 30,
+        )
+
+    def __repr__(self) -> str:
+        return f"AnythingLLMEngine({self._transport.url!r})"
+
+    async def ensure_workspace(self, name: str, settings: WorkspaceSettings | None = None) -> str:
+        """Return the slug of the workspace called ``name``, made now if it is new.
+
+        Raises:
+            ValueError: the name is empty, or longer than 255 characters.
+        """
+        if not 0 < len(name) <= _LONGEST_NAME:
+            raise ValueError(f"a workspace name has 1 to {_LONGEST_NAME} characters, this one has {len(name)}")
+        async with self._guarding("workspaces"):
+            slug, is_empty = await self._workspaces.ensure(name, settings)
+        if is_empty:
+            self._embedding.saw_empty(slug)
+        self._known.add(slug)
+        return slug
+
+    async def delete_workspace(self, slug: str) -> bool:
+        """Remove a workspace with the documents that jobs put into it; ``False`` if there was none.
+
+        Raises:
+            EngineRefusedError: the server protects workspaces (``deletion_protected``); nothing was removed.
+        """
+        self._forget(slug)
+        async with self._guarding("workspaces"):
+            return await self._workspaces.delete(slug)
+
+    async def locations(self, slug: str) -> frozenset[str]:
+        """Return the locations of all documents that stand in the workspace now; see the protocol."""
+        async with self._guarding("workspaces"):
+            return frozenset(await self._patience.call(self._api.rows, slug))
+
+    async def add_document(self, slug: str, document: Document) -> StoredDocument:
+        """Store a document, once per key; see the protocol."""
+        async with self._guarding("documents"):
+            if slug not in self._known:
+                if not await self._workspaces.exists(slug):
+                    raise workspace_unknown(slug)
+                self._known.add(slug)
+            return await self._storing.add(slug, document)
+
+    async def embed(self, slug: str, stored: StoredDocument) -> None:
+        """Make a stored document searchable, and return once it was found by a search; see the protocol."""
+        is_new, title = self._storing.was_never_embedded(stored.key), self._storing.name_of(stored.key)
+        async with self._guarding("embedding"):
+            try:
+                await self._embedding.embed(slug, stored, title=title, is_new=is_new)
+            except WorkspaceUnknownError:
+                self._forget(slug)
+                raise
+
+    async def remove(self, slug: str, locations: Collection[str]) -> None:
+        """Remove documents from the workspace and from the server; see the protocol."""
+        async with self._guarding("documents"):
+            await self._removing.remove(slug, locations)
+
+    async def sweep(self, slug: str, job_id: UUID, keep: Collection[str]) -> int:
+        """Remove what attempts of this job left behind; see the protocol."""
+        async with self._guarding("documents"):
+            return await self._removing.sweep(slug, job_id, keep)
+
+    async def ask(self, slug: str, question: str) -> Answer:
+        """Answer one question from the workspace alone; see the protocol.
+
+        Raises:
+            ValueError: the question is empty, or longer than 2,000 characters.
+            EngineError: the language model gave no answer to this question (``unanswered``).
+        """
+        async with self._guarding("chat"):
+            return await ask(self._api, self._patience, slug, question)
+
+    async def health(self) -> None:
+        """Return if the server takes the key and its collector answers; see the protocol."""
+        await self._patience.call(self._api.check_key)
+        await self._patience.call(self._api.check_collector)
+
+    async def away(self) -> str | None:
+        """Say why the server is left alone for now; see the protocol."""
+        state = await self.circuit.state()
+        if state is None or not state.is_open:
+            return None
+        return f"{state.reason} (for {state.open_seconds:.0f} s; tried again in {state.retry_after_seconds:.0f} s)"
+
+    async def aclose(self) -> None:
+        """Close the connections to the server. The database and Redis stay open: they are their owner's."""
+        await self._transport.aclose()
+
+    def _forget(self, slug: str) -> None:
+        self._known.discard(slug)
+        self._embedding.saw_empty(slug)
+
+    async def _probe(self) -> None:
+        await self.health()
+        await self._patience.call(self._api.check_embedder)
+
+    @asynccontextmanager
+    async def _guarding(self, part: str) -> AsyncIterator[None]:
+        try:
+            async with self.circuit.guarding(part):
+                yield
+        except LockLostError as error:
+            raise unavailable(str(error)) from error

@@ -1,0 +1,69 @@
+"""Seeing that a document can be found in its workspace, by a search for its own words.
+
+The server lists documents that have no vectors, and tells by no call which have. A search tells; but one that is full
+of other documents' passages, or that the workspace cuts short, tells nothing of those beyond: a document is absent only
+where all passages were seen.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+from worker.engines.anythingllm import naming
+from worker.engines.anythingllm.api import Api
+from worker.engines.anythingllm.patience import Patience
+from worker.engines.base import StoredDocument
+
+MOST_SEARCHED: Final = 1_000
+_NEAREST: Final = (4, 50, MOST_SEARCHED)
+"""How many passages are searched for the document's own; more only if as many of others are nearer."""
+
+_OPENING_CHARACTERS: Final = 300
+_TITLE_CHARACTERS: Final = 100
+_CUTS_SHORT: Final = "rerank"  # looks at 50 passages at most, however many are asked for
+
+
+class Sight(StrEnum):
+    """What a search told of a document."""
+
+    FOUND = "found"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+async def look_for(api: Api, patience: Patience, slug: str, stored: StoredDocument, title: str | None) -> Sight:
+    """Search for a document until it is found, or until nothing else can be.
+
+    Args:
+        api: the server.
+        patience: how often a call is made again.
+        slug: the workspace's.
+        stored: the document; one of several parts is found if there are as many passages of it as parts.
+        title: what it is called on the server, if that is known here.
+    """
+    query = await _query(api, patience, stored, title)
+    mark, parts = naming.chunk_source(stored.key), len(stored.locations)
+    found = 0
+    for most in _NEAREST:
+        if most < parts and most < MOST_SEARCHED:
+            continue
+        hits = await patience.call(api.search, slug, query, most)
+        found = sum(hit.metadata.chunk_source == mark for hit in hits)
+        if found >= parts:
+            return Sight.FOUND
+        if len(hits) < most:
+            workspace = await patience.call(api.workspace, slug)
+            cut_short = hits and workspace is not None and workspace.search_mode == _CUTS_SHORT
+            return Sight.UNKNOWN if cut_short else Sight.ABSENT
+    return Sight.UNKNOWN
+
+
+async def _query(api: Api, patience: Patience, stored: StoredDocument, title: str | None) -> str:
+    """Return what is most like the document's first passage, and least like another's that begins as it does."""
+    opening = stored.opening.strip()
+    if not opening and title is None:
+        title = await patience.call(api.title, stored.locations[0])
+    if not title:
+        return opening[:_OPENING_CHARACTERS] or stored.key
+    # The server puts this above every passage before it embeds it.
+    header = f"<document_metadata>\nsourceDocument: {title[-_TITLE_CHARACTERS:]}\n</document_metadata>"
+    return f"{header}\n\n{opening[:_OPENING_CHARACTERS]}".strip()

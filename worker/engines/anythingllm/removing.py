@@ -1,0 +1,139 @@
+"""Taking documents out of a workspace and off the server, so that nothing of them is left.
+
+The server removes one row of a document a call, and says success whatever it did. So what is left is looked for, and
+removed again.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+from uuid import UUID
+
+import structlog
+from redis.asyncio import Redis
+
+from worker.engines.anythingllm import naming
+from worker.engines.anythingllm.api import Api, Rows
+from worker.engines.anythingllm.errors import unavailable
+from worker.engines.anythingllm.patience import Patience
+from worker.engines.asking_redis import Script
+from worker.engines.base import WorkspaceUnknownError
+
+_A_CALL: Final = 500
+_ROUNDS: Final = 10
+_MOST_COPIES: Final = 100
+_FOLDERS_KEPT_SECONDS: Final = 30 * 86_400
+
+_NOTE: Final = """
+redis.call('SADD', KEYS[1], ARGV[1])
+return {redis.call('EXPIRE', KEYS[1], ARGV[2])}
+"""
+_NOTED: Final = "return redis.call('SMEMBERS', KEYS[1])"
+
+_LOG = structlog.get_logger(__name__)
+
+
+class Removing:
+    """Removal, and what a job left behind.
+
+    Args:
+        api: the server.
+        patience: how often a call is made again.
+        redis: remembers the folders of workbooks, which no call lists; without it, those are found that stand in the
+            workspace.
+    """
+
+    def __init__(self, api: Api, patience: Patience, redis: Redis) -> None:
+        self._api, self._patience = api, patience
+        self._note, self._noted = Script(redis, _NOTE, "folders"), Script(redis, _NOTED, "folders")
+
+    async def note_folder(self, job_id: UUID, folder: str) -> None:
+        """Remember a folder of a job beside its first, to be found by :meth:`sweep`."""
+        await self._note([_key(job_id)], folder, _FOLDERS_KEPT_SECONDS)
+
+    async def remove(self, slug: str, locations: Collection[str]) -> None:
+        """Remove documents from the server, and every row of them from the workspace; see the protocol."""
+        await self._rows(slug)
+        await self._remove_documents(sorted(locations))
+        for _ in range(_ROUNDS):
+            rows = await self._rows(slug)
+            if not (left := [location for location in sorted(locations) if rows[location]]):
+                return
+            await self._patience.call(self._api.update_embeddings, slug, (), left)
+        raise unavailable(f"{slug}: {len(left)} removed documents are still listed, {left[0]} among them")
+
+    async def leave_one(self, slug: str, locations: Collection[str], rows: Rows) -> Rows:
+        """Remove all rows of each document but one, with their vectors; the server removes one of each a call.
+
+        Args:
+            slug: the workspace's.
+            locations: the documents.
+            rows: what stands in the workspace.
+
+        Returns:
+            What stands in it then.
+        """
+        for _ in range(_MOST_COPIES):
+            if not (copies := [location for location in sorted(locations) if rows[location] > 1]):
+                return rows
+            _LOG.warning("engine.copy_removed", workspace=slug, location=copies[0])
+            rows = await self._remove_one(slug, copies)
+        raise unavailable(f"{slug}: {copies[0]} is still listed more than once, whatever is removed")
+
+    async def _remove_one(self, slug: str, copies: Sequence[str]) -> Rows:
+        async def remove(number: int) -> Rows:
+            # After trouble it is only looked: the lost call may have removed one already.
+            return await (self._api.rows(slug) if number > 1 else self._api.update_embeddings(slug, (), copies))
+
+        return await self._patience.run(remove)
+
+    async def sweep(self, slug: str, job_id: UUID, keep: Collection[str]) -> int:
+        """Remove what a job stored and nobody keeps, and second rows of what is kept; see the protocol.
+
+        A call that the server went on with after its client had left, and after it had been made again, shows only now.
+        """
+        kept, first = frozenset(keep), naming.folder_of_job(job_id)
+        try:
+            rows = await self._rows(slug)
+        except WorkspaceUnknownError:
+            rows = None
+        standing = [location for location in rows or () if _folder(location) == first or _is_of(first, location)]
+        noted = await self._noted([_key(job_id)]) or []
+        folders = {first, *noted, *map(_folder, standing), *(_folder(location) for location in kept)}
+        folders = {folder for folder in folders if folder == first or folder.startswith(f"{first}-")}
+        found = set(standing)
+        for folder in sorted(folders):
+            found.update(f"{folder}/{name}" for name in await self._names(folder))
+        if rows is not None:
+            await self.leave_one(slug, kept, rows)
+        if left := found - kept:
+            await (self._remove_documents(sorted(left)) if rows is None else self.remove(slug, left))
+        for folder in sorted(folders - {_folder(location) for location in kept}):
+            await self.remove_folder(folder)
+        return len(left)
+
+    async def remove_folder(self, folder: str) -> None:
+        """Remove a folder of a job; none is no error."""
+        await self._patience.call(self._api.remove_folder, folder)
+
+    async def _names(self, folder: str) -> list[str]:
+        return [document.name for document in await self._patience.call(self._api.folder, folder)]
+
+    async def _rows(self, slug: str) -> Rows:
+        return await self._patience.call(self._api.rows, slug)
+
+    async def _remove_documents(self, locations: Sequence[str]) -> None:
+        for start in range(0, len(locations), _A_CALL):
+            some = locations[start : start + _A_CALL]
+            await self._patience.call(self._api.remove_documents, some)
+
+
+def _folder(location: str) -> str:
+    return location.rpartition("/")[0]
+
+
+def _is_of(first: str, location: str) -> bool:
+    return _folder(location).startswith(f"{first}-")
+
+
+def _key(job_id: UUID) -> str:
+    return f"anythingllm:folders:{job_id}"
