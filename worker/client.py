@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from repositories.database import DatabaseManager
@@ -27,21 +28,33 @@ from repositories.items import ItemRepository
 from repositories.jobs import JobRepository, Waiting
 from repositories.models import Job, JobItem
 from repositories.schemas import JobFilters, NewJob, Outcome, PaginationParams
-from repositories.states import JobStatus, JobType
+from repositories.states import ItemStatus, JobStatus, JobType
 from repositories.transactions import when_ended
 from repositories.workspaces import WorkspaceNotFoundError, WorkspaceRepository
+from worker.engines.base import WorkspaceSettings
 from worker.files import FileSource, NoFilesError, store_files
 from worker.overseeing import Overseeing
-from worker.payloads import DocumentUploadPayload, QuestionProcessingPayload
+from worker.payloads import (
+    DocumentUploadPayload,
+    LinkSource,
+    ObjectSource,
+    OnDuplicate,
+    QuestionProcessingPayload,
+    StoredFile,
+    WorkspacePayload,
+)
 from worker.questions.question_set import QuestionSet
 from worker.queue import JobQueue, QueueUnavailableError, connect
 from worker.registry import Registry
 from worker.settings import Settings, require
 from worker.storage import Storage
+from worker.trying_again import NothingToRetryError, only_failed
+from worker.uploads.planning import PlannedFile, plan_upload
 
-__all__ = ["JobClient", "WorkspaceNotFoundError", "open_client"]
+__all__ = ["JobClient", "NothingToRetryError", "WorkspaceNotFoundError", "open_client"]
 
 POLL_SECONDS = 0.2
+_NOT_STORED_YET = StoredFile(name="a file", sha256="0" * 64)
 
 log = structlog.get_logger(__name__)
 
@@ -74,31 +87,98 @@ class JobClient(Overseeing):
         self._hot = hot
         self._hand_overs: set[asyncio.Task[None]] = set()
 
-    async def upload_documents(
-        self, workspace: str, files: Sequence[FileSource], *, session: AsyncSession | None = None, **fields: Any
+    async def upload_documents(  # noqa: PLR0913 - what an upload is, each with a default
+        self,
+        workspace: str,
+        files: Sequence[FileSource] = (),
+        *,
+        links: Sequence[str] = (),
+        objects: Sequence[ObjectSource] = (),
+        on_duplicate: OnDuplicate = OnDuplicate.SKIP,
+        source: str | None = None,
+        sync: bool = False,
+        settings: WorkspaceSettings | None = None,
+        session: AsyncSession | None = None,
+        **fields: Any,
     ) -> Job:
         """Enqueue a ``document_upload`` job.
 
-        The bytes go to storage first. A file that cannot be read or is too large does not stop the others: it becomes a
-        failed item of the job.
+        The bytes go to storage first, in blocks, once everything else is known to be in its range. A file that cannot
+        be read, is too large or has no usable name does not stop the others: it becomes a failed item of the job.
 
         Args:
             workspace: its name (1 to 255 characters); made when the job runs if it is new.
-            files: at least one.
+            files: documents and archives.
+            links: http(s) addresses, fetched by the worker.
+            objects: keys and prefixes of object stores, read by the worker; only under ``OBJECT_SOURCES``.
+            on_duplicate: what becomes of a document whose content, or whose name, stands in the workspace already.
+            source: a label of this set of documents (1 to 255 characters), for ``sync``.
+            sync: remove from the workspace what was uploaded from ``source`` before and is not among these documents.
+            settings: given to the workspace.
             session: the caller's; the job is written in its transaction and handed over when that commits.
             fields: further fields of :class:`repositories.schemas.NewJob` (``priority``, ``depends_on``,
                 ``metadata``...).
 
         Raises:
-            NoFilesError: ``files`` is empty.
+            NoFilesError: there are no files, links or objects.
             pydantic.ValidationError: a field is out of its range.
             DatabaseUnavailableError: PostgreSQL does not answer.
+            StorageUnavailableError: the storage does not answer.
         """
-        if not files:
-            raise NoFilesError("there are no files to upload")
-        stored = await store_files(files, self._storage, self._settings.max_file_bytes)
-        payload = DocumentUploadPayload(workspace=workspace, files=stored)
-        return await self._enqueue(JobType.DOCUMENT_UPLOAD, workspace, payload.model_dump(mode="json"), session, fields)
+        if not (files or links or objects):
+            raise NoFilesError("there are no files, links or objects to upload")
+        payload = DocumentUploadPayload(
+            workspace=workspace,
+            files=[_NOT_STORED_YET] * len(files),
+            links=[LinkSource(url=link) for link in links],
+            objects=list(objects),
+            on_duplicate=on_duplicate,
+            source=source,
+            sync=sync,
+            settings=settings,
+        )
+        self._new_job(JobType.DOCUMENT_UPLOAD, workspace, {}, fields)  # what is out of range is told before any byte
+        payload.files = await store_files(files, self._storage, self._settings)
+        return await self._enqueue(JobType.DOCUMENT_UPLOAD, workspace, _written(payload), session, fields)
+
+    async def plan_upload(
+        self, workspace: str, files: Sequence[FileSource], source: str | None = None
+    ) -> list[PlannedFile]:
+        """Say what :meth:`upload_documents` would do with files on a disk, and do nothing."""
+        return await plan_upload(self._database, self._engine, workspace, files, source, self._settings)
+
+    async def create_workspace(
+        self,
+        workspace: str,
+        settings: WorkspaceSettings | None = None,
+        *,
+        session: AsyncSession | None = None,
+        **fields: Any,
+    ) -> Job:
+        """Enqueue a ``workspace_creation`` job; a workspace that is there gets only the settings."""
+        payload = WorkspacePayload(workspace=workspace, settings=settings)
+        return await self._enqueue(JobType.WORKSPACE_CREATION, workspace, _written(payload), session, fields)
+
+    async def delete_workspace(self, workspace: str, *, session: AsyncSession | None = None, **fields: Any) -> Job:
+        """Enqueue a ``workspace_deletion`` job: the workspace goes, with all that stands in it."""
+        payload = WorkspacePayload(workspace=workspace)
+        return await self._enqueue(JobType.WORKSPACE_DELETION, workspace, _written(payload), session, fields)
+
+    async def retry_failed_items(self, job_id: UUID | str, **fields: Any) -> Job:
+        """Enqueue a new job with only the failed items of one that ended; it names that one as ``retry_of``.
+
+        Raises:
+            NotFoundError: there is no such job.
+            NothingToRetryError: it goes on, has no failed item, or its type has no items.
+        """
+        job = await self.status(job_id)
+        failed = [item for item in await self.items(job.id) if item.status is ItemStatus.FAILED]
+        if not job.status.is_final:
+            raise NothingToRetryError(f"job {job.id} is still {job.status}: wait for its end, or cancel it")
+        payload = only_failed(job, failed) if failed else None
+        if payload is None:
+            raise NothingToRetryError(f"job {job.id} has no failed items")
+        return await self._enqueue(job.type, job.workspace_id or "", payload, None, {"retry_of": job.id} | fields)
 
     async def process_questions(
         self, workspace: str, questions: QuestionSet, *, session: AsyncSession | None = None, **fields: Any
@@ -120,9 +200,7 @@ class JobClient(Overseeing):
         payload = QuestionProcessingPayload(
             workspace=workspace, question_set=questions.name, questions=list(questions.questions)
         )
-        return await self._enqueue(
-            JobType.QUESTION_PROCESSING, workspace, payload.model_dump(mode="json"), session, fields
-        )
+        return await self._enqueue(JobType.QUESTION_PROCESSING, workspace, _written(payload), session, fields)
 
     async def enqueue_many(self, jobs: Sequence[NewJob], *, session: AsyncSession | None = None) -> list[UUID]:
         """Enqueue jobs of any type: one statement for each 5,000, and their ids handed over in one go.
@@ -257,18 +335,13 @@ class JobClient(Overseeing):
 
     async def _enqueue(
         self,
-        job_type: JobType,
+        job_type: str,
         workspace: str,
         payload: dict[str, Any],
         session: AsyncSession | None,
         fields: dict[str, Any],
     ) -> Job:
-        defaults = {
-            "timeout_seconds": self._settings.job_timeout_seconds,
-            "max_attempts": self._settings.job_max_attempts,
-            "queue_position": await self._next_position(),
-        }
-        new = NewJob(type=job_type, workspace_id=workspace, payload=payload, **(defaults | fields))
+        new = self._new_job(job_type, workspace, payload, {"queue_position": await self._next_position()} | fields)
         waiting = [Waiting(new.id, new.type, new.priority, new.queue)]
         if session is not None:
             (job,) = await JobRepository(session).create_many([new])
@@ -280,6 +353,13 @@ class JobClient(Overseeing):
         if job.id == new.id and _is_due(job):
             await self._hand_over(waiting)
         return job
+
+    def _new_job(self, job_type: str, workspace: str, payload: dict[str, Any], fields: dict[str, Any]) -> NewJob:
+        defaults = {
+            "timeout_seconds": self._settings.job_timeout_seconds,
+            "max_attempts": self._settings.job_max_attempts,
+        }
+        return NewJob(type=job_type, workspace_id=workspace, payload=payload, **(defaults | fields))
 
     async def _next_position(self) -> int | None:
         try:
@@ -316,6 +396,11 @@ class JobClient(Overseeing):
             await WorkspaceRepository(session, self._engine).get_or_raise(name)
 
 
+def _written(payload: BaseModel) -> dict[str, Any]:
+    # What is at its default is left out: an older worker may not know the field yet.
+    return {"version": 1} | payload.model_dump(mode="json", exclude_defaults=True)
+
+
 def _is_due(job: Job) -> bool:
     return job.status is JobStatus.QUEUED and job.scheduled_at is None
 
@@ -337,8 +422,9 @@ async def open_client(settings: Settings) -> AsyncIterator[JobClient]:
             client = JobClient(
                 database,
                 JobQueue(redis),
-                Storage(settings.storage_url),
+                Storage(settings.storage_url, options=settings.storage_options),
                 settings,
+                engine=settings.engine_name,
                 registry=Registry(redis),
                 hot=HotStatus(redis) if settings.redis_enabled else None,
             )

@@ -9,7 +9,7 @@ import structlog
 
 from repositories.errors import DatabaseUnavailableError
 from repositories.schemas import JobError
-from worker.engines.base import EngineUnavailableError
+from worker.engines.base import EngineRefusedError, EngineUnavailableError
 from worker.recorder import AttemptLostError
 from worker.run import (
     DEFAULT_RETRIES,
@@ -19,11 +19,13 @@ from worker.run import (
     RetryPolicy,
     Run,
     Snooze,
+    UnansweredError,
     told,
 )
 from worker.storage import StorageUnavailableError, StoredBytesMissingError
 
 AWAY_SECONDS = 5.0
+_LONGEST_AWAY_SECONDS = 300.0
 
 log = structlog.get_logger(__name__)
 
@@ -80,12 +82,21 @@ async def attempt(run: Run) -> End:
         return Completed(await run.runtime.tasks[run.job.type](run))
     except _SAID as said:
         return _as_said(said)
+    except EngineRefusedError as error:
+        return Failed(JobError(code=error.code, message=error.message))
     except (EngineUnavailableError, StorageUnavailableError, DatabaseUnavailableError) as error:
-        return HandedBack(timedelta(seconds=AWAY_SECONDS * (0.5 + random.random())), str(error))  # noqa: S311 - jitter
+        return HandedBack(_until_back(error), str(error))
     except StoredBytesMissingError as error:
         return TryAgain(JobError(code="bytes_missing", message=str(error)))
     except Exception as error:  # noqa: BLE001 - whatever a task raises becomes an entry of the job's errors
         return _unexpected(error)
+
+
+def _until_back(error: Exception) -> timedelta:
+    """How long to leave alone what is away: as long as it says, or else a few seconds; with jitter."""
+    asked = error.retry_after if isinstance(error, EngineUnavailableError) else None
+    seconds = AWAY_SECONDS if asked is None else max(1.0, min(asked, _LONGEST_AWAY_SECONDS))
+    return timedelta(seconds=seconds * (0.5 + random.random()))  # noqa: S311 - jitter
 
 
 def timed_out(run: Run) -> End:
@@ -94,7 +105,7 @@ def timed_out(run: Run) -> End:
     return TryAgain(JobError(code="timeout", message=message))
 
 
-_SAID = (JobFailedError, RetryAfterError, CancelRequestedError, AttemptLostError, Snooze)
+_SAID = (JobFailedError, RetryAfterError, UnansweredError, CancelRequestedError, AttemptLostError, Snooze)
 
 
 def _as_said(said: Exception) -> End:
@@ -104,6 +115,8 @@ def _as_said(said: Exception) -> End:
             return Failed(error)
         case RetryAfterError(error=error, delay=delay):
             return TryAgain(error, delay)
+        case UnansweredError(error=error):
+            return TryAgain(error)
         case CancelRequestedError():
             return Cancelled()
         case Snooze(delay=delay, reason=reason):

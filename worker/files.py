@@ -1,43 +1,63 @@
 """From paths on a disk to files in storage: what `worker upload` and the client read, and what they refuse.
 
 A file that cannot be taken does not stop the others: it travels as a refused file and becomes a failed item that says
-why.
+why. No file is held in memory: its bytes go from the disk to the storage in blocks.
 """
 
 import asyncio
+import io
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from repositories.schemas import JobError
+from worker.document_settings import DocumentSettings
+from worker.documents.archives.kinds import kind_by_name
 from worker.payloads import StoredFile
-from worker.storage import Storage
+from worker.sources import Globs
+from worker.storage import Storage, TooLargeError
 
 _AT_ONCE = 8
+_LONGEST_NAME = 4_096
 
 
 class FileSource(NamedTuple):
-    """A file to upload: the name it shall have, and its bytes or where they are."""
+    """A file to upload: the name it shall have, and its bytes, where they are, or a stream that can be read once."""
 
     name: str
-    content: bytes | Path
+    content: bytes | Path | AsyncIterator[bytes]
 
 
 class NoFilesError(ValueError):
     """There is nothing to upload; the message names the paths and what to do."""
 
 
-def find_files(paths: Sequence[Path]) -> list[FileSource]:
+class UnreadableFileError(Exception):
+    """A path is no file that can be read; ``error`` says why."""
+
+    def __init__(self, error: JobError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def find_files(paths: Sequence[Path], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[FileSource]:
     """Return the files under ``paths``, sorted by name; folders are walked, hidden files and links to folders skipped.
 
     A file named directly keeps its base name; a file in a folder is named by its path inside that folder. Where
     two files would have the same name, the second is named by its whole path.
 
+    Args:
+        paths: files and folders.
+        include: patterns of paths inside a folder (``**/*.pdf``); without any, all are meant. See :class:`Globs`.
+        exclude: patterns of paths inside a folder that are not meant.
+
     Raises:
         NoFilesError: a path does not exist, a folder cannot be read, or there is no file under any of them.
+        GlobsError: a pattern cannot be used.
     """
+    globs = Globs(include, exclude)
     found: dict[str, FileSource] = {}
     taken: set[Path] = set()
     for path in paths:
@@ -46,13 +66,16 @@ def find_files(paths: Sequence[Path]) -> list[FileSource]:
         for file in _walk(path) if path.is_dir() else [path]:
             if file.resolve() in taken:
                 continue  # named twice: by itself and with its folder
+            name = readable(file.relative_to(path) if path.is_dir() else Path(file.name))
+            if path.is_dir() and not globs.matches(name):
+                continue
             taken.add(file.resolve())
-            name = _readable(file.relative_to(path) if path.is_dir() else Path(file.name))
             if name in found:  # another file of this name, from another folder: say which
-                name = _readable(file.resolve().relative_to(file.resolve().anchor))
+                name = readable(file.resolve().relative_to(file.resolve().anchor))
             found[name] = FileSource(name, file)
     if not found:
-        raise NoFilesError(f"there is no file in {', '.join(map(str, paths))}: nothing to upload")
+        what = "no file that the patterns leave" if include or exclude else "no file"
+        raise NoFilesError(f"there is {what} in {', '.join(map(str, paths))}: nothing to upload")
     return [found[name] for name in sorted(found)]
 
 
@@ -68,42 +91,101 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _readable(path: Path) -> str:
+def readable(path: Path) -> str:
     """The path as text; bytes that are no UTF-8 become the replacement character."""
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
-async def store_files(sources: Sequence[FileSource], storage: Storage, max_bytes: int) -> list[StoredFile]:
-    """Put files into storage, a few at a time; those that cannot be taken come back with their error."""
+def most_bytes(name: str, settings: DocumentSettings) -> int:
+    """How many bytes a file of this name may have: an archive may hold many documents."""
+    return settings.max_file_bytes if kind_by_name(name) is None else settings.max_archive_bytes
+
+
+async def store_files(sources: Sequence[FileSource], storage: Storage, settings: DocumentSettings) -> list[StoredFile]:
+    """Put files into storage, a few at a time; those that cannot be taken come back with their error.
+
+    Raises:
+        StorageUnavailableError: the storage does not answer; nothing is written any more then.
+    """
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def store(source: FileSource) -> StoredFile:
         async with at_once:
-            read = await asyncio.to_thread(_read, source, max_bytes)
-            if isinstance(read, JobError):
-                return StoredFile(name=source.name, error=read)
-            return StoredFile(name=source.name, sha256=await storage.put(read), bytes=len(read))
+            return await _stored(source, storage, most_bytes(source.name, settings))
 
-    return list(await asyncio.gather(*map(store, sources)))
+    try:
+        async with asyncio.TaskGroup() as group:
+            storing = [group.create_task(store(source)) for source in sources]
+    except ExceptionGroup as failed:
+        first = failed.exceptions[0]
+        raise first from first.__cause__  # callers know it by its own type, and its cause is not the group
+    return [task.result() for task in storing]
 
 
-def _read(source: FileSource, max_bytes: int) -> bytes | JobError:
-    """Read at most ``max_bytes``, whatever the file says of its size: it may grow while it is read."""
-    if isinstance(source.content, bytes):
-        content = source.content[: max_bytes + 1]
+async def _stored(source: FileSource, storage: Storage, most: int) -> StoredFile:
+    if (error := invalid_name(source.name)) is not None:
+        return StoredFile(name=readable_name(source.name), error=error)
+    try:
+        if isinstance(source.content, Path):
+            with await asyncio.to_thread(open_file, source.name, source.content) as file:
+                stored = await storage.put_stream(file, most)
+        elif isinstance(source.content, bytes):
+            stored = await storage.put_stream(io.BytesIO(source.content), most)
+        else:
+            stored = await storage.put_stream(source.content, most)
+    except UnreadableFileError as unreadable:
+        return StoredFile(name=source.name, error=unreadable.error)
+    except TooLargeError:
+        return StoredFile(name=source.name, error=too_large(source.name, most))
+    if stored.size == 0:
+        return StoredFile(name=source.name, error=empty(source.name))
+    return StoredFile(name=source.name, sha256=stored.sha256, bytes=stored.size)
+
+
+def invalid_name(name: str) -> JobError | None:
+    """Say why a file cannot be recorded under this name (code ``invalid_name``); ``None`` if it can."""
+    if not name:
+        problem = "is empty"
+    elif len(name) > _LONGEST_NAME:
+        problem = f"has {len(name):,} characters"
+    elif "\0" in name or _without_surrogates(name) != name:
+        problem = "holds a NUL, or what is no UTF-8"
     else:
-        try:
-            # Without waiting: a pipe that nobody writes to would hold us for ever.
-            with os.fdopen(os.open(source.content, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    return JobError(code="not_a_file", message=f"{source.name} is a folder, a device or a pipe")
-                content = file.read(max_bytes + 1)
-        except OSError as error:
-            message = f"{source.name} cannot be read: {error.strerror}; check its permissions"
-            return JobError(code="unreadable", message=message)
-    if len(content) > max_bytes:
-        message = f"{source.name} is larger than {max_bytes:,} bytes: split it, or raise MAX_FILE_BYTES"
-        return JobError(code="too_large", message=message)
-    if not content:
-        return JobError(code="empty", message=f"{source.name} is empty: there is nothing to upload")
-    return content
+        return None
+    message = (
+        f"the name {readable_name(name)[:100]!r} {problem}: give the file one of 1 to {_LONGEST_NAME:,} characters"
+    )
+    return JobError(code="invalid_name", message=message)
+
+
+def readable_name(name: str) -> str:
+    """A name that can be recorded, as like as possible to one that cannot."""
+    return _without_surrogates(name.replace("\0", "\ufffd"))[:_LONGEST_NAME] or "(no name)"
+
+
+def _without_surrogates(name: str) -> str:
+    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in name)
+
+
+def too_large(name: str, most: int) -> JobError:
+    """A file has more than ``most`` bytes (code ``too_large``)."""
+    setting = "MAX_FILE_BYTES" if kind_by_name(name) is None else "MAX_ARCHIVE_BYTES"
+    return JobError(code="too_large", message=f"{name} is larger than {most:,} bytes: split it, or raise {setting}")
+
+
+def empty(name: str) -> JobError:
+    """A file has no bytes (code ``empty``)."""
+    return JobError(code="empty", message=f"{name} is empty: there is nothing to upload")
+
+
+def open_file(name: str, path: Path) -> BinaryIO:
+    """Open a file, and nothing but a file; without waiting: a pipe that nobody writes to would hold us for ever."""
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    except OSError as error:
+        message = f"{name} cannot be read: {error.strerror}; check its permissions"
+        raise UnreadableFileError(JobError(code="unreadable", message=message)) from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UnreadableFileError(JobError(code="not_a_file", message=f"{name} is a folder, a device or a pipe"))
+    return file

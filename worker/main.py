@@ -14,12 +14,15 @@ from uuid import uuid4
 
 import structlog
 from arq import cron, func
+from arq.connections import ArqRedis
 from arq.constants import default_queue_name, health_check_key_suffix
 from arq.worker import Function
 
 from repositories.database import DatabaseManager
 from repositories.hot_status import HotStatus
 from repositories.migrations import check
+from worker.engines.anythingllm import AnythingLLMEngine
+from worker.engines.base import Engine
 from worker.engines.local import LocalEngine
 from worker.execution import execute
 from worker.leases import LeaseKeeper
@@ -28,10 +31,10 @@ from worker.queue import JobQueue, deserialize, redis_settings, serialize
 from worker.registry import BEAT, Presence, Registry
 from worker.run import Runtime, Task
 from worker.settings import Settings, SettingsError, load_settings, require
-from worker.storage import Storage
 from worker.tasks import RETRIES, TASKS
-from worker.tasks.maintenance import cleanup, roll_up
+from worker.tasks.maintenance import cleanup, roll_up, sweep_documents, sweep_storage
 from worker.telemetry import configure_logging
+from worker.uploads.opening import make_sources
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +59,22 @@ def _arq_function(job_type: str) -> Function:
     return func(run, name=job_type, timeout=_ARQ_TIMEOUT, keep_result=0, max_tries=_ARQ_MAX_TRIES)
 
 
+def make_engine(settings: Settings, database: DatabaseManager, redis: ArqRedis) -> Engine:
+    """The engine that the settings choose; whoever gets it closes it."""
+    if settings.anythingllm_url is None or settings.anythingllm_api_key is None:
+        return LocalEngine(database)
+    return AnythingLLMEngine(
+        settings.anythingllm_url,
+        settings.anythingllm_api_key,
+        database,
+        redis,
+        timeout_seconds=settings.anythingllm_timeout,
+        embed_timeout_seconds=settings.anythingllm_embed_timeout,
+        uploads=settings.anythingllm_uploads,
+        embeddings=settings.anythingllm_embeddings,
+    )
+
+
 def _unknown() -> int:
     """A stock worker does not tell its hooks how many jobs it runs."""
     return 0
@@ -77,7 +96,7 @@ async def startup(ctx: dict[Any, Any]) -> None:
             )
         )
         await check(database.engine)
-        engine = LocalEngine(database)
+        engine = make_engine(settings, database, ctx["redis"])
         stack.push_async_callback(engine.aclose)
         leases = LeaseKeeper(
             database_url,
@@ -98,6 +117,7 @@ async def startup(ctx: dict[Any, Any]) -> None:
             settings.worker_queues,
             settings.worker_concurrency,
             ctx.get("running", _unknown),
+            engine.away,
         )
         loops = Loops(
             Loop("rescue", timedelta(seconds=settings.rescue_seconds), upkeep.rescue),
@@ -109,7 +129,7 @@ async def startup(ctx: dict[Any, Any]) -> None:
         stack.push_async_callback(presence.leave)
         stack.push_async_callback(loops.stop)
         ctx["runtime"] = Runtime(
-            settings, database, queue, Storage(settings.storage_url), engine, leases, worker_id, tasks, RETRIES, hot
+            settings, database, queue, make_sources(settings), engine, leases, worker_id, tasks, RETRIES, hot
         )
     except BaseException:
         await stack.aclose()
@@ -143,6 +163,22 @@ def worker_settings(settings: Settings, tasks: Mapping[str, Task] = TASKS) -> di
             # Before the clean-up, which takes away what it counts.
             cron(roll_up, name="cron:roll_up", minute=7, second=0, timeout=600, keep_result=_CRON_KEPT_SECONDS),
             cron(cleanup, name="cron:cleanup", minute=17, second=0, timeout=3_600, keep_result=_CRON_KEPT_SECONDS),
+            cron(
+                sweep_storage,
+                name="cron:sweep_storage",
+                minute=37,
+                second=0,
+                timeout=3_600,
+                keep_result=_CRON_KEPT_SECONDS,
+            ),
+            cron(
+                sweep_documents,
+                name="cron:sweep_documents",
+                minute=set(range(3, 60, 10)),
+                second=0,
+                timeout=600,
+                keep_result=_CRON_KEPT_SECONDS,
+            ),
         ],
         "redis_settings": redis_settings(require(settings.redis_url, "REDIS_URL")),
         "on_startup": startup,

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     NO_WORKER = "no_worker"
     MAX_RUNNING = "max_running"
     RATE = "rate"
+    ENGINE_AWAY = "engine_away"
     REDIS_AWAY = "redis_away"
     HANDING_OVER = "handing_over"
     NEXT = "next"
@@ -132,7 +133,7 @@ def _pending(job: Job, facts: Facts) -> _Told:
 
 
 def _queued(job: Job, facts: Facts) -> _Told:
-    decisions: tuple[Callable[[Job, Facts], _Told | None], ...] = (_scheduled, _paused, _unserved, _limited)
+    decisions: tuple[Callable[[Job, Facts], _Told | None], ...] = (_away, _scheduled, _paused, _unserved, _limited)
     for decide in decisions:
         if told := decide(job, facts):
             return told
@@ -155,6 +156,28 @@ def _queued(job: Job, facts: Facts) -> _Told:
         f"{place} in queue {job.queue}: {when}",
         {"queue": job.queue, "position": position, "eta": eta.model_dump(mode="json") if eta else None},
     )
+
+
+def _away(job: Job, facts: Facts) -> _Told | None:
+    """Every worker that could run it leaves its engine alone for now."""
+    is_for_later = job.attempt == 0 and job.scheduled_at is not None and not job.is_parked
+    if is_for_later or (facts.queue is not None and facts.queue.paused_at is not None):
+        return None
+    able = _able(job, facts)
+    reasons = [worker.engine_away for worker in able if worker.engine_away is not None]
+    if not reasons or len(reasons) < len(able):
+        return None
+    later = job.scheduled_at if job.scheduled_at is not None and not job.is_parked else None
+    again = f"; again at {_at(later)}" if later is not None and later > facts.now else ""
+    return _Told(
+        Reason.ENGINE_AWAY,
+        f"the engine does not answer: {reasons[0]}{again}; nothing is lost, and no attempt is counted",
+        {"workers": len(able), "engine": reasons[0], "scheduled_at": _iso(later)},
+    )
+
+
+def _able(job: Job, facts: Facts) -> list[LiveWorker]:
+    return [worker for worker in facts.workers or () if job.type in worker.job_types and job.queue in worker.queues]
 
 
 def _scheduled(job: Job, facts: Facts) -> _Told | None:
@@ -196,9 +219,7 @@ def _paused(job: Job, facts: Facts) -> _Told | None:
 
 def _unserved(job: Job, facts: Facts) -> _Told | None:
     """Nobody lives who could run it."""
-    if facts.workers is None or any(
-        job.type in worker.job_types and job.queue in worker.queues for worker in facts.workers
-    ):
+    if facts.workers is None or _able(job, facts):
         return None
     types = sorted({name for worker in facts.workers for name in worker.job_types})
     queues = sorted({name for worker in facts.workers if job.type in worker.job_types for name in worker.queues})

@@ -6,7 +6,7 @@ for ``worker jobs why``: nothing that must be right depends on it (leases decide
 
 import os
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -43,6 +43,7 @@ class LiveWorker(BaseModel):
         job_types: what it can run.
         queues: from which queues it takes jobs.
         concurrency: how many jobs it runs at most; ``running``: how many now.
+        engine_away: why its engine is left alone for now; ``None`` if it is not.
         started_at, beat_at: when it began, and when it said this; its own clock.
     """
 
@@ -54,6 +55,7 @@ class LiveWorker(BaseModel):
     queues: tuple[QueueName, ...] = Field(max_length=1_000)
     concurrency: int = Field(ge=1, le=10_000)
     running: int = Field(ge=0, le=10_000)
+    engine_away: str | None = Field(default=None, max_length=1_000)
     started_at: AwareDatetime
     beat_at: AwareDatetime
 
@@ -127,6 +129,7 @@ class Presence:
         queues: from which queues it takes jobs.
         concurrency: how many jobs it runs at most.
         running: tells how many it runs now.
+        engine_away: tells why its engine is left alone for now.
     """
 
     def __init__(
@@ -137,9 +140,11 @@ class Presence:
         queues: Collection[str],
         concurrency: int,
         running: Callable[[], int],
+        engine_away: Callable[[], Awaitable[str | None]] | None = None,
     ) -> None:
         self._registry = registry
         self._running = running
+        self._engine_away = engine_away
         now = datetime.now(UTC)
         self._said = LiveWorker(
             id=worker_id,
@@ -160,7 +165,8 @@ class Presence:
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
-        now = {"running": self._running(), "beat_at": datetime.now(UTC)}
+        away = None if self._engine_away is None else await self._engine_away()
+        now = {"running": self._running(), "engine_away": away, "beat_at": datetime.now(UTC)}
         await self._registry.announce(self._said.model_copy(update=now))
 
     async def leave(self) -> None:

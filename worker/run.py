@@ -6,6 +6,7 @@ a result. It never writes a status itself; what it raises says how the attempt e
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,12 +24,13 @@ from repositories.jobs import ClaimedJob
 from repositories.models import JobItem
 from repositories.schemas import Held, ItemOutcome, JobError, NewItem
 from repositories.states import ItemStatus
-from worker.engines.base import Engine, EngineUnavailableError
+from worker.engines.base import Engine, EngineRefusedError, EngineUnavailableError, WorkspaceUnknownError
 from worker.leases import LeaseKeeper
 from worker.queue import JobQueue
 from worker.recorder import AttemptLostError, ItemRecorder
 from worker.settings import Settings
-from worker.storage import Storage, StorageUnavailableError
+from worker.storage import StorageUnavailableError
+from worker.uploads.opening import Sources
 
 log = structlog.get_logger(__name__)
 
@@ -100,13 +102,68 @@ DEFAULT_RETRIES = RetryPolicy()
 # What no single item is to blame for.
 STOPS_THE_JOB = (
     AttemptLostError,
+    CancelRequestedError,
     DatabaseUnavailableError,
+    EngineRefusedError,
     EngineUnavailableError,
     JobFailedError,
     RetryAfterError,
     Snooze,
     StorageUnavailableError,
+    WorkspaceUnknownError,
 )
+
+
+AWAY_IN_A_ROW = 3
+"""Items in a row that found the engine away, after which a run ends."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of the items of a run so far.
+
+    Attributes:
+        done: how many ended well.
+        error: the first that concerns the whole job, or else the first of an item.
+        unanswered: the items that found the engine away.
+        away: how many did since the last item that ended well.
+    """
+
+    done: int = 0
+    error: Exception | None = None
+    unanswered: "list[tuple[JobItem, EngineUnavailableError]]" = field(default_factory=list)
+    away: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further item should be begun."""
+        return self.away >= AWAY_IN_A_ROW or isinstance(self.error, STOPS_THE_JOB)
+
+    def note_outcome(self, outcome: ItemOutcome) -> None:
+        """Note how an item ended. Only one that was done says that the engine answers."""
+        if outcome.status is ItemStatus.DONE:
+            self.done += 1
+            self.away = 0
+
+    def note_error(self, item: JobItem, error: Exception) -> None:
+        """Note an error that an item met."""
+        if isinstance(error, EngineUnavailableError):
+            self.unanswered.append((item, error))
+            self.away += 1
+        elif self.error is None or (isinstance(error, STOPS_THE_JOB) and not isinstance(self.error, STOPS_THE_JOB)):
+            self.error = error
+
+
+class ItemLeftError(Exception):
+    """An item was not begun, or not ended, because the run is over; it stays as it is for the next attempt."""
+
+
+class UnansweredError(Exception):
+    """Some items found no answer from an engine that answers others; it counts as a failure of the attempt."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.error = JobError(code=code, message=message)
 
 
 def told(error: Exception) -> JobError:
@@ -122,7 +179,7 @@ class Runtime:
     settings: Settings
     database: DatabaseManager
     queue: JobQueue
-    storage: Storage
+    sources: Sources
     engine: Engine
     leases: LeaseKeeper
     worker_id: str
@@ -155,6 +212,7 @@ class Run:
     lost: bool = False
     limited: bool = False
     overdue: bool = False
+    _tally: _Tally | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.held = self.job.held
@@ -185,37 +243,82 @@ class Run:
 
         An error that concerns the whole job (:data:`STOPS_THE_JOB`) ends the run once the items in flight have ended.
         Any other is the item's own: the others go on, the next attempt tries it again, and on the last one it fails.
+        That the engine does not answer ends it if it happens :data:`AWAY_IN_A_ROW` times without an item that ends well
+        in between; it is no failure while the engine is away, or the attempt did others well.
 
         Raises:
             CancelRequestedError: cancellation was asked for; no further item was begun.
             AttemptLostError: another attempt owns the job.
+            EngineUnavailableError: the engine is away.
         """
-        left = iter(items)
-        errors: list[Exception] = []
+        left, tally = deque(items), _Tally()
+        self._tally = tally
 
         async def work(recorder: ItemRecorder) -> None:
-            for item in left:
-                if self.cancel_requested or any(isinstance(error, STOPS_THE_JOB) for error in errors):
-                    return
+            while left and not self.is_over:
+                item = left.popleft()
                 try:
-                    recorder.add(await self._one(item, handle))
+                    outcome = await self._one(item, handle)
+                    recorder.add(outcome)
+                    tally.note_outcome(outcome)
+                except ItemLeftError:
+                    left.append(item)
                 except Exception as error:  # noqa: BLE001 - raised below, once what finished is on the record
-                    errors.append(error)
+                    tally.note_error(item, error)
 
-        recording = ItemRecorder(self.runtime.database, self.held, self.runtime.hot)
-        async with recording as recorder, asyncio.TaskGroup() as group:
-            for _ in range(min(self.runtime.settings.item_concurrency, len(items))):
-                group.create_task(work(recorder))
-        for error in sorted(errors, key=lambda error: not isinstance(error, STOPS_THE_JOB)):
-            raise error
+        async with ItemRecorder(self.runtime.database, self.held, self.runtime.hot) as recorder:
+            goes_on = True
+            while goes_on:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self.runtime.settings.item_concurrency, len(items))):
+                        group.create_task(work(recorder))
+                goes_on = await self._decide(tally, recorder)
+        if tally.error is not None:
+            raise tally.error
         if self.cancel_requested:
             raise CancelRequestedError
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further item is begun: cancellation was asked for, or something stopped the job."""
+        return self.cancel_requested or (self._tally is not None and self._tally.is_over)
+
+    async def _decide(self, tally: _Tally, recorder: ItemRecorder) -> bool:
+        """Decide about items that found no answer: the engine is away, or one of them brings it down each time.
+
+        It is away if it is not healthy now, or if this attempt did others well. Else these items count as a failure,
+        and on the last attempt they have failed, and the others go on.
+
+        Returns:
+            Whether there may be more to do.
+        """
+        if not tally.unanswered or self.cancel_requested or isinstance(tally.error, STOPS_THE_JOB):
+            return False
+        _, error = tally.unanswered[-1]
+        try:
+            await self.runtime.engine.health()
+        except EngineUnavailableError as away:
+            tally.error = away
+            return False
+        if tally.done:
+            tally.error = error
+        elif not self.is_last_attempt:
+            message = f"{len(tally.unanswered)} items found no answer, the last one: {error}"
+            tally.error = UnansweredError(error.code, message)
+        else:
+            for item, reason in tally.unanswered:
+                failure = JobError(code=reason.code, message=f"{item.key}: {reason.message}")
+                recorder.add(ItemOutcome(position=item.position, status=ItemStatus.FAILED, error=failure))
+            tally.unanswered.clear()
+            tally.away = 0
+            return True
+        return False
 
     async def _one(self, item: JobItem, handle: Callable[[JobItem], Awaitable[ItemOutcome]]) -> ItemOutcome:
         """Handle one item; on the last attempt an unexpected error is how it ended."""
         try:
             return await handle(item)
-        except STOPS_THE_JOB:
+        except (*STOPS_THE_JOB, ItemLeftError):
             raise
         except Exception as error:
             if not self.is_last_attempt:

@@ -15,8 +15,8 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from repositories.models import DEFAULT_QUEUE
 from repositories.schemas import QueueName
 from repositories.settings import CacheSettings, DatabaseSettings, blank_is_unset
-
-MIB = 1024 * 1024
+from worker.document_settings import MIB, DocumentSettings, split
+from worker.engine_settings import EngineSettings
 
 
 class LogFormat(StrEnum):
@@ -36,12 +36,7 @@ class LogLevel(StrEnum):
     ERROR = "ERROR"
 
 
-def _split(value: object) -> object:
-    """A list as the environment has it: names separated by commas."""
-    return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
-
-
-class Settings(DatabaseSettings, CacheSettings):
+class Settings(DatabaseSettings, CacheSettings, EngineSettings, DocumentSettings):
     """What a worker, a client and the command line need to know."""
 
     model_config = SettingsConfigDict(
@@ -53,28 +48,6 @@ class Settings(DatabaseSettings, CacheSettings):
         populate_by_name=True,
     )
 
-    storage_url: str = Field(
-        default="storage",
-        min_length=1,
-        description=(
-            "Where uploaded bytes are kept for the workers: a folder that every worker sees, or a URL that "
-            "obstore knows (s3://, gs://, az://)."
-        ),
-    )
-    max_file_bytes: int = Field(
-        default=100 * MIB,
-        ge=1,
-        le=1024 * MIB,
-        validation_alias=AliasChoices("MAX_FILE_BYTES", "MAX_FILE_SIZE"),
-        description="The largest file that is taken, archives included, in bytes.",
-    )
-    max_archive_entries: int = Field(default=10_000, ge=1, le=100_000, description="The most entries of one zip.")
-    max_archive_bytes: int = Field(
-        default=1024 * MIB, ge=1, description="The most bytes that one zip may hold once unpacked."
-    )
-    max_archive_ratio: int = Field(
-        default=200, ge=2, description="The most that an entry of a zip may grow when unpacked, times."
-    )
     worker_concurrency: int = Field(
         default=10,
         ge=1,
@@ -82,13 +55,13 @@ class Settings(DatabaseSettings, CacheSettings):
         validation_alias=AliasChoices("WORKER_CONCURRENCY", "MAX_CONCURRENT_JOBS"),
         description="Jobs that one worker process runs at a time.",
     )
-    worker_queues: Annotated[tuple[QueueName, ...], NoDecode, BeforeValidator(_split)] = Field(
+    worker_queues: Annotated[tuple[QueueName, ...], NoDecode, BeforeValidator(split)] = Field(
         default=(DEFAULT_QUEUE,),
         min_length=1,
         max_length=64,
         description="The queues whose jobs this worker runs, separated by commas.",
     )
-    item_concurrency: int = Field(default=4, ge=1, le=64, description="Documents or questions of one job at a time.")
+    item_concurrency: int = Field(default=8, ge=1, le=64, description="Documents or questions of one job at a time.")
     job_timeout_seconds: int = Field(
         default=3600, ge=1, le=604_800, description="How long one attempt at a job may run, unless the job says."
     )

@@ -80,12 +80,14 @@ def together(log: Any) -> Iterator[Lines]:
         log: the logger that would have written them.
     """
     lines = Lines()
-    yield lines
-    if structlog.get_config()["processors"][-2:] == _JSON:
-        _write_together(log.bind(), lines)
-    else:  # text on a terminal, or a test that listens
-        for level, event, fields in lines.taken:
-            getattr(log, level)(event, **fields)
+    try:
+        yield lines
+    finally:
+        if structlog.get_config()["processors"][-2:] == _JSON:
+            _write_together(log.bind(), lines)
+        else:  # text on a terminal, or a test that listens
+            for level, event, fields in lines.taken:
+                getattr(log, level)(event, **fields)
 
 
 def _write_together(log: Any, lines: Lines) -> None:

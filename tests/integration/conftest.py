@@ -15,11 +15,17 @@ from worker.run import Runtime
 from worker.settings import Settings
 from worker.storage import Storage
 from worker.tasks import TASKS
+from worker.uploads.opening import Sources, make_sources
 
 
 @pytest.fixture
 def storage(settings: Settings) -> Storage:
     return Storage(settings.storage_url)
+
+
+@pytest.fixture
+def sources(settings: Settings) -> Sources:
+    return make_sources(settings)
 
 
 @pytest.fixture
@@ -56,12 +62,12 @@ async def runtime(
     database_url: str,
     told: asyncio.Event,
     queue: JobQueue,
-    storage: Storage,
+    sources: Sources,
     settings: Settings,
     engine: NotingEngine,
 ) -> AsyncIterator[Runtime]:
     """What a worker lends to its jobs; leases of two seconds, extended ten times a second."""
     leases = TellingKeeper(database_url, told)
     await leases.start()
-    yield Runtime(settings, database, queue, storage, engine, leases, "worker-1", TASKS)
+    yield Runtime(settings, database, queue, sources, engine, leases, "worker-1", TASKS)
     await leases.stop()

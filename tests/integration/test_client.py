@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -10,12 +12,13 @@ from uuid_utils.compat import uuid7
 
 from repositories.database import DatabaseManager
 from repositories.errors import InvalidTransitionError, NotFoundError
-from repositories.schemas import JobFilters, PaginationParams
+from repositories.schemas import MAX_ITEMS, JobFilters, PaginationParams
 from repositories.states import ItemStatus, JobStatus
 from repositories.workspaces import WorkspaceRepository
 from worker.client import JobClient, WorkspaceNotFoundError, open_client
 from worker.execution import execute
 from worker.files import FileSource, NoFilesError, find_files, store_files
+from worker.payloads import ObjectSource
 from worker.questions.question_set import Question, QuestionSet
 from worker.queue import JobQueue, connect
 from worker.run import Runtime
@@ -138,6 +141,62 @@ async def test_a_field_out_of_its_range_enqueues_nothing(client: JobClient, queu
     assert await queue.length() == 0
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"workspace": ""}, "workspace"),
+        ({"files": FILES * (MAX_ITEMS + 1)}, "files"),
+        ({"source": "s" * 256}, "source"),
+        ({"sync": True}, "sync needs a source"),
+        ({"links": ["https://example.org/" + "a" * 4_096]}, "url"),
+        ({"objects": [ObjectSource(url="s3://inbox/")] * 1_001}, "objects"),
+        ({"priority": 10}, "priority"),
+    ],
+)
+async def test_what_is_out_of_its_range_is_told_before_a_byte_is_stored(
+    client: JobClient, settings: Settings, fields: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValidationError, match=told):
+        await client.upload_documents(**({"workspace": "handbook", "files": FILES} | fields))
+
+    assert [stored for stored in os.walk(settings.storage_url) if stored[2]] == []
+
+
+async def test_a_name_that_cannot_be_recorded_refuses_its_file_alone(client: JobClient, runtime: Runtime) -> None:
+    names = ["", "n" * 4_097, "nul\0.txt", "half\ud800.txt", "n" * 4_096]
+    job = await client.upload_documents("handbook", [FileSource(name, name.encode(errors="replace")) for name in names])
+
+    await execute(runtime, str(job.id))
+
+    items = await client.items(job.id)
+    assert [item.key for item in items] == [
+        "(no name)",
+        "n" * 4_096,
+        "nul\ufffd.txt",
+        "half\ufffd.txt",
+        "n" * 4_096,
+    ]
+    assert [item.error_code for item in items] == [*["invalid_name"] * 4, None]
+
+
+async def test_a_storage_that_fails_leaves_no_other_file_being_stored(tmp_path: Path, settings: Settings) -> None:
+    storage = Storage(str(tmp_path / "full"))
+    (tmp_path / "full" / "sha256").write_text("in the way")
+    stopped = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        try:
+            yield b"begun"
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    with pytest.raises(StorageUnavailableError):
+        await store_files([FileSource("slow.txt", slow()), *FILES], storage, settings)
+
+    assert stopped.is_set()
+
+
 async def test_wait_returns_when_all_jobs_are_final(client: JobClient, runtime: Runtime) -> None:
     first = await client.upload_documents("handbook", FILES)
     second = await client.upload_documents("handbook", [FileSource("b.txt", b"reject")])
@@ -181,7 +240,7 @@ async def test_a_file_that_cannot_be_taken_becomes_a_failed_item_that_says_why(
     client: JobClient, runtime: Runtime, settings: Settings, tmp_path: Path
 ) -> None:
     small = settings.model_copy(update={"max_file_bytes": 10})
-    client = JobClient(runtime.database, runtime.queue, runtime.storage, small, engine="noting")
+    client = JobClient(runtime.database, runtime.queue, runtime.sources.storage, small, engine="noting")
     (tmp_path / "folder").mkdir()
     (tmp_path / "gone.txt").write_bytes(b"x")
     sources = [
@@ -230,10 +289,12 @@ def test_a_name_that_is_no_utf8_is_made_readable(tmp_path: Path) -> None:
     assert [source.name for source in find_files([tmp_path])] == ["gr\ufffd\ufffde.txt"]
 
 
-async def test_a_pipe_that_nobody_writes_to_is_refused_at_once(storage: Storage, tmp_path: Path) -> None:
+async def test_a_pipe_that_nobody_writes_to_is_refused_at_once(
+    storage: Storage, settings: Settings, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "pipe")
 
-    (refused,) = await asyncio.wait_for(store_files([FileSource("pipe", tmp_path / "pipe")], storage, 10), 5)
+    (refused,) = await asyncio.wait_for(store_files([FileSource("pipe", tmp_path / "pipe")], storage, settings), 5)
 
     assert refused.error is not None
     assert refused.error.code == "not_a_file"

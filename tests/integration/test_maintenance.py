@@ -1,14 +1,33 @@
 """The cron tasks."""
 
+import io
+import os
+import time
+import zipfile
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
 from sqlalchemy import text
 
+from repositories.documents import DocumentRepository
 from repositories.jobs import JobRepository
+from repositories.models import Job
 from repositories.states import JobStatus
+from tests.engines import NotingEngine
 from tests.factories import job_in
+from worker.client import JobClient
+from worker.engines.base import EngineError, EngineUnavailableError, WorkspaceUnknownError
+from worker.execution import execute
+from worker.files import FileSource
 from worker.main import worker_settings
 from worker.run import Runtime
 from worker.settings import Settings
-from worker.tasks.maintenance import cleanup, roll_up
+from worker.storage import StoredBytesMissingError
+from worker.tasks.maintenance import cleanup, roll_up, sweep_documents, sweep_storage
 
 
 async def test_retention_deletes_what_is_old_and_keeps_the_rest(runtime: Runtime) -> None:
@@ -37,7 +56,120 @@ async def test_the_hours_that_are_over_are_written_once(runtime: Runtime) -> Non
 
 
 def test_statistics_are_written_before_the_jobs_that_they_count_are_deleted(settings: Settings) -> None:
-    first, second = worker_settings(settings)["cron_jobs"]
+    minutes = {cron.name: cron.minute for cron in worker_settings(settings)["cron_jobs"]}
 
-    assert (first.name, second.name) == ("cron:roll_up", "cron:cleanup")
-    assert first.minute < second.minute
+    assert minutes["cron:roll_up"] < minutes["cron:cleanup"]
+
+
+# --- stored bytes ---------------------------------------------------------------------------------------------------
+
+
+async def uploaded(client: JobClient, contents: dict[str, bytes]) -> tuple[Job, list[str]]:
+    """A job, and under which digests its files are in storage."""
+    job = await client.upload_documents("handbook", [FileSource(name, content) for name, content in contents.items()])
+    assert job.payload is not None
+    return job, [file["sha256"] for file in job.payload["files"]]
+
+
+def age_stored_bytes(settings: Settings) -> None:
+    """Let more time pass than jobs are kept."""
+    then = time.time() - timedelta(days=settings.job_cleanup_days + 2).total_seconds()
+    for path in Path(settings.storage_url).rglob("*"):
+        if path.is_file():
+            os.utime(path, (then, then))
+
+
+async def test_a_sweep_keeps_what_can_be_tried_again_and_deletes_the_rest(
+    client: JobClient, runtime: Runtime, settings: Settings
+) -> None:
+    _, waiting = await uploaded(client, {"waiting.txt": b"waiting"})
+    cancelled, of_cancelled = await uploaded(client, {"cancelled.txt": b"cancelled"})
+    await client.cancel([cancelled.id])
+    failed, of_failed = await uploaded(client, {"failed.txt": b"reject, all of it"})
+    partly, (good, bad) = await uploaded(client, {"good.txt": b"good", "bad.txt": b"reject"})
+    done, of_done = await uploaded(client, {"done.txt": b"done"})
+    for job in (failed, partly, done):
+        await execute(runtime, str(job.id))
+    ends = [(await client.status(job.id)).status for job in (cancelled, failed, partly, done)]
+    assert ends == [JobStatus.CANCELLED, JobStatus.FAILED, JobStatus.COMPLETED, JobStatus.COMPLETED]
+    age_stored_bytes(settings)
+
+    await sweep_storage({"runtime": runtime})
+
+    storage = runtime.sources.storage
+    for sha256 in (*waiting, *of_cancelled, *of_failed, bad):
+        await storage.get(sha256)
+    for sha256 in (good, *of_done):
+        with pytest.raises(StoredBytesMissingError):
+            await storage.get(sha256)
+
+
+async def test_bytes_that_only_an_item_names_are_needed_while_it_can_be_tried_again(
+    client: JobClient, runtime: Runtime
+) -> None:
+    pack = io.BytesIO()
+    with zipfile.ZipFile(pack, "w") as archive:
+        archive.writestr("good.txt", "good")
+        archive.writestr("bad.txt", "reject")
+    job, (sha256,) = await uploaded(client, {"pack.zip": pack.getvalue()})
+    await execute(runtime, str(job.id))
+
+    async def needed(statement: str) -> set[str]:
+        async with runtime.database.get_transaction() as session:
+            await session.execute(text(statement))
+            return await DocumentRepository(session).bytes_still_needed()
+
+    # As if the archive had come from a link: its digest is in no payload.
+    assert await needed("UPDATE jobs SET payload = payload - 'files'") == {sha256}
+    assert await needed("UPDATE jobs SET items_failed = 0, items_done = 2") == set()
+
+
+async def test_what_is_needed_is_asked_once_however_many_bytes_are_old(
+    client: JobClient, runtime: Runtime, settings: Settings, statements: list[str]
+) -> None:
+    await uploaded(client, {f"{number}.txt": b"%d" % number for number in range(1_200)})
+    age_stored_bytes(settings)
+    statements.clear()
+
+    await sweep_storage({"runtime": runtime})
+
+    assert len([one for one in statements if "sha256" in one]) == 1, statements
+
+
+# --- documents in the engine ----------------------------------------------------------------------------------------
+
+
+class SweepingEngine(NotingEngine):
+    """Answers its first sweep with an error."""
+
+    def __init__(self, error: EngineError) -> None:
+        super().__init__()
+        self._errors = [error]
+        self.asked_to_sweep: list[UUID] = []
+
+    async def sweep(self, slug: str, job_id: UUID, keep: Collection[str]) -> int:
+        self.asked_to_sweep.append(job_id)
+        if self._errors:
+            raise self._errors.pop()
+        return await super().sweep(slug, job_id, keep)
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (WorkspaceUnknownError("workspace_unknown", "there is no such workspace"), 2),
+        (EngineUnavailableError("engine_unavailable", "the engine is away"), 1),
+    ],
+)
+async def test_one_jobs_error_does_not_keep_the_others_from_being_swept_unless_the_engine_is_away(
+    client: JobClient, runtime: Runtime, error: EngineError, asked: int
+) -> None:
+    for content in (b"reject one", b"reject two"):
+        job, _ = await uploaded(client, {"a.txt": content})
+        await execute(runtime, str(job.id))
+    engine = SweepingEngine(error)
+
+    await sweep_documents({"runtime": replace(runtime, engine=engine)})
+
+    assert len(engine.asked_to_sweep) == asked
+    assert len(engine.swept) == asked - 1

@@ -33,6 +33,7 @@ from worker.run import Runtime
 from worker.settings import Settings
 from worker.storage import Storage
 from worker.tasks import TASKS
+from worker.uploads.opening import make_sources
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ async def test_an_attempt_keeps_its_lease_and_records_its_items(
     await leases.start()
     try:
         engine.gate.clear()
-        runtime = Runtime(settings, pooled, queue, storage, engine, leases, "worker-1", TASKS)
+        runtime = Runtime(settings, pooled, queue, make_sources(settings), engine, leases, "worker-1", TASKS)
         attempt = asyncio.create_task(execute(runtime, str(job.id)))
         await asyncio.wait_for(engine.entered.wait(), 10)
         first = (await client.status(job.id)).lease_expires_at

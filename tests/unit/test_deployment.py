@@ -32,12 +32,15 @@ COMPOSE = ROOT / "docker-compose.yml"
 DOCUMENTS = (
     "README.md",
     "docs/operating.md",
+    "docs/documents.md",
+    "docs/anythingllm.md",
     "docs/architecture.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     ".env.example",
 )
 SECRETS = {"POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+OF_ANYTHINGLLM = {"WORKSPACE_DELETION_PROTECTION"}  # a setting of its server
 NOT_FOR_CONTAINERS = {"DATA_DIR"}  # the embedded servers are another way to run
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -186,7 +189,10 @@ def test_two_workers_or_more_share_one_storage() -> None:
     mounts = dict(mount.split(":") for mount in worker["volumes"])
 
     assert worker["deploy"]["replicas"] >= 2
-    assert mounts == {"storage": worker["environment"]["STORAGE_URL"]}
+    # STORAGE_URL is the operator's to set: its default, in the folder that the image works in, is the volume.
+    (folder,) = all_of("WORKDIR", stages()[-1])
+    assert worker["environment"]["STORAGE_URL"] is None
+    assert mounts == {"storage": f"{folder}/{Settings.model_fields['storage_url'].default}"}
     assert "storage" in compose()["volumes"]
 
 
@@ -303,7 +309,7 @@ def variables() -> list[Variable]:
     """What ``.env.example`` documents, in order."""
     found, comment = list[Variable](), list[str]()
     for line in (ROOT / ".env.example").read_text().splitlines():
-        if assignment := re.fullmatch(r"(# )?([A-Z_]+)=(.*)", line):
+        if assignment := re.fullmatch(r"(# )?([A-Z0-9_]+)=(.*)", line):
             found.append(Variable(assignment[2], assignment[3], " ".join(comment), bool(assignment[1])))
             comment = []
         elif line.startswith("# "):
@@ -352,7 +358,7 @@ def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
     read = Settings(_env_file=uncommented)
 
     assert {name for name, value in by_field.items() if not value} == {
-        name for name, default in defaults.items() if default is None
+        name for name, default in defaults.items() if default in (None, ())
     }
     for name, value in by_field.items():
         if value:
@@ -410,8 +416,7 @@ def logged_events() -> dict[str, Event]:
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
                 and node.func.attr in {"debug", "info", "warning", "error", "exception", "critical"}
-                and isinstance(node.func.value, ast.Name)
-                and node.func.value.id.strip("_").lower() == "log"
+                and _is_a_log(node.func.value)
             ):
                 level = node.func.attr.replace("exception", "error")
                 # What comes as a whole (``**about``) is what stands on every line of a job.
@@ -420,6 +425,12 @@ def logged_events() -> dict[str, Event]:
                     assert name not in found, f"{name} is logged at two places: give one of them another name"
                     found[name] = Event(level, frozenset(fields))
     return found
+
+
+def _is_a_log(value: ast.expr) -> bool:
+    """Whether a call's object is a logger: ``log``, ``_LOG``, or ``self._log`` with fields bound to it."""
+    name = value.id if isinstance(value, ast.Name) else value.attr if isinstance(value, ast.Attribute) else ""
+    return name.strip("_").lower() == "log"
 
 
 def _texts(argument: ast.expr, tree: ast.Module) -> list[str]:
@@ -448,11 +459,12 @@ def test_every_log_event_is_in_the_operators_table_with_its_level_and_fields() -
     assert documented == logged_events()
 
 
-def test_the_operators_page_names_only_settings_that_exist() -> None:
-    text = (ROOT / "docs/operating.md").read_text()
-    known = set().union(*names_of_settings().values()) | SECRETS
+@pytest.mark.parametrize("page", ["docs/operating.md", "docs/documents.md", "docs/anythingllm.md"])
+def test_a_page_for_operators_names_only_settings_that_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    known = set().union(*names_of_settings().values()) | SECRETS | OF_ANYTHINGLLM
 
-    assert set(re.findall(r"`?\b([A-Z]+(?:_[A-Z]+)+)\b", text)) <= known
+    assert set(re.findall(r"`?\b([A-Z]+(?:_[A-Z0-9]+)+)\b", text)) <= known
 
 
 def test_what_the_operators_page_says_of_defaults_is_so() -> None:

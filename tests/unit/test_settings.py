@@ -59,13 +59,13 @@ def test_sslmode_of_a_hosted_platform_means_the_drivers_ssl(monkeypatch: pytest.
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
 def test_any_spelling_of_a_postgresql_url_means_the_async_driver(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-    monkeypatch.setenv("DATABASE_URL", f"{scheme}://me:secret@host/db")
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://me:hunter2@host/db")
 
     url = load_settings().database_url
 
     assert url is not None
-    assert url.get_secret_value() == "postgresql+asyncpg://me:secret@host/db"
-    assert "secret" not in repr(load_settings())
+    assert url.get_secret_value() == "postgresql+asyncpg://me:hunter2@host/db"
+    assert "hunter2" not in repr(load_settings())
 
 
 def test_names_of_the_older_service_are_read_as_synonyms(monkeypatch: pytest.MonkeyPatch) -> None:

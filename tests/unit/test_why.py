@@ -68,6 +68,7 @@ def why(job: Job | None, **facts: Any) -> Why:
 ETA = Eta(job_id=ID, event="start", seconds=40, low_seconds=30, high_seconds=60, measured=100, position=7)
 ERROR = {"attempt": 1, "code": "broken", "message": "it broke"}
 SOON = NOW + timedelta(seconds=90)
+AWAY = a_worker(engine_away="AnythingLLM is down")
 PAUSED = a_queue(paused_at=NOW, paused_by="ann", pause_reason="disk full")
 FULL = a_queue(max_running=12, running=12, holders=HOLDERS)
 RUNNING = {
@@ -116,6 +117,11 @@ CASES = {
         why(a_job(queue="slow")),
         Reason.NO_WORKER,
         "no live worker takes document_upload jobs from queue slow: they take them from default",
+    ),
+    "engine away": (
+        why(a_job(), workers=[a_worker(engine_away="AnythingLLM's collector is down (for 9 s; tried again in 3 s)")]),
+        Reason.ENGINE_AWAY,
+        "the engine does not answer: AnythingLLM's collector is down (for 9 s; tried again in 3 s); nothing is lost",
     ),
     "max_running": (
         why(a_job(), queue=FULL),
@@ -221,6 +227,10 @@ def test_of_many_parents_ten_are_named_and_the_others_counted() -> None:
     [
         (a_job(scheduled_at=SOON), {"queue": PAUSED}, Reason.SCHEDULED),
         (a_job(), {"queue": PAUSED, "workers": []}, Reason.QUEUE_PAUSED),
+        (a_job(), {"queue": PAUSED, "workers": [AWAY]}, Reason.QUEUE_PAUSED),
+        (a_job(scheduled_at=SOON), {"workers": [AWAY]}, Reason.SCHEDULED),
+        (a_job(attempt=1, scheduled_at=SOON), {"workers": [AWAY]}, Reason.ENGINE_AWAY),
+        (a_job(), {"queue": FULL, "workers": [AWAY]}, Reason.ENGINE_AWAY),
         (a_job(), {"queue": FULL, "workers": []}, Reason.NO_WORKER),
         (a_job(), {"queue": FULL, "redis_answers": False, "workers": None}, Reason.MAX_RUNNING),
         (a_job(), {"redis_answers": False, "workers": None, "in_redis": False}, Reason.REDIS_AWAY),

@@ -25,6 +25,7 @@ from worker.files import NoFilesError
 from worker.questions.question_set import QuestionSetError
 from worker.queue import QueueUnavailableError
 from worker.settings import Settings, SettingsError, load_settings
+from worker.sources import GlobsError
 from worker.storage import StorageUnavailableError
 from worker.telemetry import configure_logging, mask
 
@@ -39,6 +40,7 @@ err = Console(stderr=True, soft_wrap=True, markup=False, width=None if sys.stder
 _STATUS_OF_ERROR: dict[type[Exception], Exit] = {
     SettingsError: Exit.USAGE,
     NoFilesError: Exit.USAGE,
+    GlobsError: Exit.USAGE,
     QuestionSetError: Exit.USAGE,
     WorkspaceNotFoundError: Exit.USAGE,
     DatabaseUnavailableError: Exit.UNAVAILABLE,
@@ -48,6 +50,9 @@ _STATUS_OF_ERROR: dict[type[Exception], Exit] = {
     EmbeddedServersError: Exit.UNAVAILABLE,
     RepositoryError: Exit.FAILED,
 }
+
+UNAVAILABLE = tuple(kind for kind, status in _STATUS_OF_ERROR.items() if status is Exit.UNAVAILABLE)
+"""The errors of a server that is away: the same may work later."""
 
 
 @contextmanager
@@ -62,7 +67,8 @@ def reported(debug: bool) -> Iterator[None]:  # noqa: FBT001 - the value of --de
             raise
         problem = error.errors(include_input=False)[0]
         place = ".".join(str(part) for part in problem["loc"])
-        fail(f"{place}: {problem['msg']}", Exit.USAGE)
+        rule = problem["msg"].removeprefix("Value error, ")
+        fail(f"{place}: {rule}" if place else rule, Exit.USAGE)
     except tuple(_STATUS_OF_ERROR) as error:
         if debug:
             raise
@@ -82,7 +88,10 @@ def fail(message: str, status: Exit) -> None:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine."""
-    return asyncio.run(work)
+    try:
+        return asyncio.run(work)
+    except asyncio.CancelledError:  # only Ctrl-C cancels a command; a library may cancel it once more for that
+        raise KeyboardInterrupt from None
 
 
 def data_dir(settings: Settings) -> Path:
@@ -115,6 +124,9 @@ def with_servers(settings: Settings, servers: Servers) -> Settings:
 def environment(settings: Settings) -> dict[str, str]:
     """What worker processes must be told to use the same servers."""
     values = {"STORAGE_URL": settings.storage_url}
+    if settings.anythingllm_url is not None and settings.anythingllm_api_key is not None:
+        values["ANYTHINGLLM_URL"] = settings.anythingllm_url
+        values["ANYTHINGLLM_API_KEY"] = settings.anythingllm_api_key.get_secret_value()
     if settings.database_url is not None:
         values["DATABASE_URL"] = settings.database_url.get_secret_value()
     if settings.redis_url is not None:

@@ -11,12 +11,14 @@ from rich.text import Text
 
 from repositories.base import as_uuid
 from repositories.errors import NotFoundError
-from repositories.models import Job, JobItem
+from repositories.models import Job
 from repositories.schemas import JobFilters, Outcome, PaginationParams
 from repositories.states import ItemStatus, JobStatus
 from worker.cli.context import connected, err, exit_with, out, run
 from worker.cli.exits import Exit
 from worker.cli.upload import ended
+from worker.client import NothingToRetryError
+from worker.manifest import as_table, item_facts
 from worker.reasons import Reason
 from worker.watch import STYLES, View, facts, follow, line
 
@@ -78,17 +80,21 @@ async def _list(filters: JobFilters, pagination: PaginationParams, *, as_json: b
 def show(
     job_id: JobId,
     items: Annotated[bool, typer.Option("--items", help="Every document or question as well.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Only the items, as a table for a spreadsheet.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show all that is known of one job."""
-    run(_show(job_id, items=items, as_json=as_json))
+    run(_show(job_id, items=items, as_csv=as_csv, as_json=as_json))
 
 
-async def _show(job_id: str, *, items: bool, as_json: bool) -> None:
+async def _show(job_id: str, *, items: bool, as_csv: bool, as_json: bool) -> None:
     async with connected() as (client, _):
         job = await client.status(job_id)
         positions = await client.positions([job.id])
-        found = await client.items(job.id) if items else []
+        found = await client.items(job.id) if items or as_csv else []
+    if as_csv:
+        out.out(as_table(found), highlight=False, end="")
+        return
     known: dict[str, Any] = facts(job) | {
         "priority": job.priority,
         "queue_position": positions.get(job.id) if job.status is JobStatus.QUEUED else None,
@@ -104,7 +110,7 @@ async def _show(job_id: str, *, items: bool, as_json: bool) -> None:
     if as_json:
         out.out(json.dumps(known, default=str), highlight=False)
         for item in found:
-            out.out(json.dumps(_item(item), default=str), highlight=False)
+            out.out(json.dumps(item_facts(item), default=str), highlight=False)
         return
     table = Table.grid(padding=(0, 2))
     for name, value in known.items():
@@ -115,19 +121,6 @@ async def _show(job_id: str, *, items: bool, as_json: bool) -> None:
     for item in found:
         tail = f"  {item.error} [{item.error_code}]" if item.status is ItemStatus.FAILED else ""
         out.print(f"  {item.position:>5}  {item.status:<8} {item.key}{tail}", highlight=False)
-
-
-def _item(item: JobItem) -> dict[str, Any]:
-    return {
-        "position": item.position,
-        "key": item.key,
-        "status": str(item.status),
-        "attempt": item.attempt,
-        "error_code": item.error_code,
-        "error": item.error,
-        "timings": item.timings,
-        "result": item.result,
-    }
 
 
 @app.command()
@@ -193,9 +186,31 @@ async def _cancel(job_ids: Sequence[str], reason: str | None, *, as_json: bool) 
 
 
 @app.command()
-def retry(job_ids: JobIds, as_json: Json = False) -> None:
+def retry(
+    job_ids: JobIds,
+    failed_items: Annotated[
+        bool,
+        typer.Option("--failed-items", help="Make a new job of only the failed items of each, also of completed jobs."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Queue failed or cancelled jobs again. Items that are done are kept. Status 1 if some were refused."""
-    exit_with(run(_retry(job_ids, as_json=as_json)))
+    work = _retry_failed_items if failed_items else _retry
+    exit_with(run(work(job_ids, as_json=as_json)))
+
+
+async def _retry_failed_items(job_ids: Sequence[str], *, as_json: bool) -> Exit:
+    refused = False
+    async with connected() as (client, _):
+        for job_id in _ids(job_ids):
+            try:
+                job = await client.retry_failed_items(job_id)
+            except NothingToRetryError as error:
+                refused = True
+                err.print(f"worker jobs retry: {error}", style="red", highlight=False)
+            else:
+                out.out(json.dumps(facts(job)) if as_json else f"{job.id}  {job.status}", highlight=False)
+    return Exit.FAILED if refused else Exit.OK
 
 
 async def _retry(job_ids: Sequence[str], *, as_json: bool) -> Exit:

@@ -4,10 +4,13 @@ from repositories.states import JobType
 from worker.run import RetryPolicy, Task
 from worker.tasks.document_upload import document_upload
 from worker.tasks.question_processing import question_processing
+from worker.tasks.workspaces import workspace_creation, workspace_deletion
 
 TASKS: dict[str, Task] = {
     str(JobType.DOCUMENT_UPLOAD): document_upload,
     str(JobType.QUESTION_PROCESSING): question_processing,
+    str(JobType.WORKSPACE_CREATION): workspace_creation,
+    str(JobType.WORKSPACE_DELETION): workspace_deletion,
 }
 
 RETRIES: dict[str, RetryPolicy] = {

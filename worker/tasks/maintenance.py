@@ -1,16 +1,24 @@
 """Cron tasks: ARQ runs each once across all workers, by a job id made of its name and time."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
 import structlog
 
+from repositories.documents import DocumentRepository
+from repositories.items import ItemRepository
 from repositories.jobs import JobRepository
+from repositories.workspaces import WorkspaceRepository
+from worker.engines.base import EngineError, EngineRefusedError, EngineUnavailableError
 from worker.run import Runtime
+from worker.uploads.keeping_in_step import sweep_job
 
 log = structlog.get_logger(__name__)
 
 _BATCH = 1_000
+_SWEPT_AGAIN = timedelta(hours=1)
+"""How long after its end a job's folder is still looked at: a server may work on a request of a dead worker so long."""
 
 
 async def cleanup(ctx: dict[Any, Any]) -> None:
@@ -32,3 +40,46 @@ async def roll_up(ctx: dict[Any, Any]) -> None:
     async with runtime.database.get_transaction() as session:
         rows = await JobRepository(session).roll_up()
     log.info("statistics.rolled_up", rows=rows)
+
+
+async def sweep_storage(ctx: dict[Any, Any]) -> None:
+    """Delete uploaded bytes that are older than the jobs that are kept, and that no job can ask for any more."""
+    runtime: Runtime = ctx["runtime"]
+    needed: set[str] | None = None
+
+    async def named(digests: Collection[str]) -> Collection[str]:
+        # Asked once, at the first old bytes: whoever needs them later has put them again, and they are young, or tries
+        # a job again that is among these.
+        nonlocal needed
+        if needed is None:
+            async with runtime.database.get_session() as session:
+                needed = await DocumentRepository(session).bytes_still_needed()
+        return needed.intersection(digests)
+
+    # A day more than jobs are kept, so that one that can still be retried has its bytes.
+    age = timedelta(days=runtime.settings.job_cleanup_days + 1)
+    swept = await runtime.sources.storage.sweep(age, named)
+    log.info("storage.swept", deleted=swept.count, bytes=swept.bytes, older_than_days=age.days)
+
+
+async def sweep_documents(ctx: dict[Any, Any]) -> None:
+    """Remove from the engine what lost attempts left there, also what their last requests made after the job's end."""
+    runtime: Runtime = ctx["runtime"]
+    async with runtime.database.get_session() as session:
+        uploads = await DocumentRepository(session).uploads_to_sweep(_SWEPT_AGAIN, _BATCH)
+    total = 0
+    for job_id, workspace in uploads:
+        async with runtime.database.get_session() as session:
+            known = await WorkspaceRepository(session, runtime.engine.name).get(workspace)
+            jobs = await JobRepository(session).get_many([job_id])
+            items = await ItemRepository(session).list(job_id)
+        if known is None or not all(job.status.is_final for job in jobs):  # somebody asked for it again meanwhile
+            continue
+        try:
+            total += await sweep_job(runtime.database, runtime.engine, known.slug, items)
+        except EngineError as error:  # the next turn comes by here again
+            log.warning("documents.not_swept", job_id=str(job_id), reason=str(error))
+            if isinstance(error, EngineUnavailableError | EngineRefusedError):
+                break  # it would say the same of every other job
+    if total:
+        log.info("documents.swept", removed=total, jobs=len(uploads))

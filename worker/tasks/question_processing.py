@@ -10,10 +10,10 @@ from typing import Any
 
 from repositories.items import ItemRepository
 from repositories.models import JobItem
-from repositories.schemas import ItemOutcome, NewItem
+from repositories.schemas import ItemOutcome, JobError, NewItem
 from repositories.states import ItemStatus
 from repositories.workspaces import WorkspaceNotFoundError, WorkspaceRepository
-from worker.engines.base import WorkspaceUnknownError
+from worker.engines.base import EngineError, EngineRefusedError, EngineUnavailableError, WorkspaceUnknownError
 from worker.payloads import QuestionProcessingPayload
 from worker.questions.question_set import Question
 from worker.questions.scoring import score
@@ -58,6 +58,15 @@ async def _ask(run: Run, slug: str, item: JobItem) -> ItemOutcome:
         answer = await run.runtime.engine.ask(slug, question.text)
     except WorkspaceUnknownError as error:
         raise JobFailedError(error.code, error.message) from error
+    except (EngineUnavailableError, EngineRefusedError):
+        raise
+    except EngineError as error:  # this question has no answer; the others may
+        return ItemOutcome(
+            position=item.position,
+            status=ItemStatus.FAILED,
+            error=JobError(code=error.code, message=error.message),
+            timings={"ask": round(time.monotonic() - started, 4)},
+        )
     seconds = round(time.monotonic() - started, 4)
     verdict = score(question, answer)
     return ItemOutcome(

@@ -10,15 +10,16 @@ import itertools
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import structlog
 
 from repositories.database import DatabaseManager
 from tests.chaos.harness.workload import ItemPlan
-from worker.engines.base import Answer, Document, DocumentRejectedError, Source, StoredDocument
+from worker.engines.base import Answer, Document, DocumentRejectedError, Source, StoredDocument, WorkspaceSettings
 
 JOURNAL = "CHAOS_JOURNAL"
 
@@ -41,18 +42,33 @@ class ChaosEngine:
         self._journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._numbers = itertools.count(1)
 
-    async def ensure_workspace(self, name: str) -> str:
+    async def ensure_workspace(self, name: str, settings: WorkspaceSettings | None = None) -> str:
         return name
 
+    async def delete_workspace(self, slug: str) -> bool:
+        return True
+
+    async def locations(self, slug: str) -> frozenset[str]:
+        return frozenset()
+
+    async def remove(self, slug: str, locations: Collection[str]) -> None:
+        return None
+
+    async def sweep(self, slug: str, job_id: UUID, keep: Collection[str]) -> int:
+        return 0
+
+    async def away(self) -> str | None:
+        return None
+
     async def add_document(self, slug: str, document: Document) -> StoredDocument:
-        plan = ItemPlan.model_validate_json(document.content)
+        plan = ItemPlan.model_validate_json(document.read())
         if document.key != f"{plan.job}/{plan.position}":
             raise AssertionError(f"document {document.key} holds the plan of {plan.job}/{plan.position}")
         async with self._effect("add", plan):
             await self._work(plan)
-        return StoredDocument(location=document.key, words=1, passages=1)
+        return StoredDocument(key=document.key, locations=(document.key,), words=1, passages=1)
 
-    async def embed(self, slug: str, locations: Sequence[str]) -> None:
+    async def embed(self, slug: str, stored: StoredDocument) -> None:
         return None
 
     async def ask(self, slug: str, question: str) -> Answer:

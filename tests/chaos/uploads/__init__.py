@@ -1,0 +1,1 @@
+"""What the upload test uploads, and how it looks at the server afterwards."""

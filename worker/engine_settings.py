@@ -1,0 +1,59 @@
+"""Settings of the engine: where AnythingLLM is, and how hard it may be worked."""
+
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings
+
+from repositories.settings import blank_is_unset
+
+
+class EngineSettings(BaseSettings):
+    """Without ``ANYTHINGLLM_URL`` the local engine is used, which keeps documents and answers in PostgreSQL."""
+
+    anythingllm_url: Annotated[str | None, BeforeValidator(blank_is_unset)] = Field(
+        default=None,
+        description=(
+            "Base URL of AnythingLLM's API, as http://host:3001/api. Unset: the local engine, without AnythingLLM."
+        ),
+    )
+    anythingllm_api_key: Annotated[SecretStr | None, BeforeValidator(blank_is_unset)] = Field(
+        default=None, description="A key of AnythingLLM's developer API. Needed with ANYTHINGLLM_URL."
+    )
+    anythingllm_timeout: float = Field(
+        default=30.0,
+        gt=0,
+        le=3_600,
+        description="How long a call of AnythingLLM may take that does no long work.",
+    )
+    anythingllm_embed_timeout: float = Field(
+        default=600.0, gt=0, le=86_400, description="How long embedding a document or one answer may take."
+    )
+    anythingllm_uploads: int = Field(
+        default=2,
+        ge=1,
+        le=1_000,
+        description="Uploads to AnythingLLM at a time, over all workers. It reads one at a time; more only wait there.",
+    )
+    anythingllm_embeddings: int = Field(
+        default=4, ge=1, le=1_000, description="Documents that AnythingLLM embeds at a time, over all workers."
+    )
+
+    @field_validator("anythingllm_url")
+    @classmethod
+    def _is_a_web_address(cls, url: str | None) -> str | None:
+        if url is not None and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname):
+            raise ValueError("must begin with http:// or https:// and name a host")
+        return url
+
+    @model_validator(mode="after")
+    def _a_server_needs_a_key(self) -> Self:
+        if self.anythingllm_url is not None and self.anythingllm_api_key is None:
+            raise ValueError("ANYTHINGLLM_API_KEY is not set: make a key in AnythingLLM under Settings, Developer API")
+        return self
+
+    @property
+    def engine_name(self) -> str:
+        """What the record calls the engine that these settings choose."""
+        return "local" if self.anythingllm_url is None else "anythingllm"

@@ -1,0 +1,141 @@
+"""From what a person named to a list of documents: archives are opened, prefixes are listed, nothing is stored yet.
+
+A source that cannot be read becomes one document with an error; the others go on. What is away for a moment is no such
+error: the attempt ends, and comes again.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from repositories.schemas import MAX_ITEMS, JobError
+from worker.documents.archives import Archive, ArchiveError
+from worker.documents.archives.kinds import HEAD_BYTES, is_archive, kind_by_name
+from worker.payloads import DocumentItem, DocumentUploadPayload, LinkSource, ObjectVersion
+from worker.run import JobFailedError
+from worker.sources import GlobsError, SourceError
+from worker.sources.errors import shown
+from worker.storage import StoredBytesMissingError, TooLargeError
+from worker.uploads.opening import Opener, Sources
+
+_LONGEST_NAME = 4_096
+
+
+@dataclass(slots=True)
+class Expanded:
+    """The documents of a job, in order, and how many files of archives were left out, by reason."""
+
+    items: list[DocumentItem] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+async def expand(
+    payload: DocumentUploadPayload, sources: Sources, opener: Opener, *, is_last_attempt: bool
+) -> Expanded:
+    """List the documents of a job.
+
+    Args:
+        payload: what was named.
+        sources: where it may come from.
+        opener: opens archives.
+        is_last_attempt: what cannot be read now is not waited for any more: it becomes a document with an error.
+
+    Raises:
+        JobFailedError: there are more than ``MAX_ITEMS`` (``too_many_files``).
+        StoredBytesMissingError: an archive is not in storage (yet): what is in it is not known before it is there.
+        StorageUnavailableError: the storage does not answer.
+        SourceError: a store does not answer now.
+    """
+    found = Expanded()
+    async for item in _named(payload, sources, is_last_attempt=is_last_attempt):
+        if not _may_be_an_archive(item):
+            found.items.append(item)
+        else:
+            found.items += await _opened(item, sources, opener, found.left_out, is_last_attempt=is_last_attempt)
+        if len(found.items) > MAX_ITEMS:
+            raise JobFailedError("too_many_files", f"the job holds more than {MAX_ITEMS:,} files: split it")
+    return found
+
+
+async def _named(
+    payload: DocumentUploadPayload, sources: Sources, *, is_last_attempt: bool
+) -> AsyncIterator[DocumentItem]:
+    """What was named, archives unopened."""
+    for file in payload.files:
+        yield DocumentItem(name=file.name, sha256=file.sha256, error=file.error)
+    for source in payload.objects:
+        try:
+            async for entry in sources.objects.expand(source.url, source.include, source.exclude):
+                version = ObjectVersion(url=entry.url, size=entry.size, etag=entry.etag, modified=entry.modified)
+                yield DocumentItem(name=entry.name[:_LONGEST_NAME], object=version)
+        except SourceError as error:
+            if error.transient and not is_last_attempt:
+                raise
+            yield DocumentItem(name=shown(source.url), error=error.error)
+        except GlobsError as error:
+            yield DocumentItem(name=shown(source.url), error=JobError(code="invalid_glob", message=str(error)))
+    for link in payload.links:
+        yield await _link(link, sources, is_last_attempt=is_last_attempt)
+    for item in payload.items:
+        yield item
+
+
+async def _link(link: LinkSource, sources: Sources, *, is_last_attempt: bool) -> DocumentItem:
+    """A link is fetched when its turn comes, unless it is named like an archive: then to see what is in it."""
+    name = shown(link.url)
+    if kind_by_name(link.url.partition("?")[0].partition("#")[0]) is None:
+        return DocumentItem(name=name, link=link.url)
+    try:
+        async with sources.links.fetch(link.url) as fetched:
+            stored = await sources.storage.put_stream(fetched.chunks, sources.bounds.total_bytes)
+    except SourceError as error:
+        if error.transient and not is_last_attempt:
+            raise
+        return DocumentItem(name=name, link=link.url, error=error.error)
+    except TooLargeError as error:
+        return DocumentItem(name=name, link=link.url, error=JobError(code="too_large", message=f"{name}: {error}"))
+    return DocumentItem(name=fetched.name, sha256=stored.sha256)
+
+
+def _may_be_an_archive(item: DocumentItem) -> bool:
+    return item.error is None and not item.path and item.link is None and kind_by_name(item.name) is not None
+
+
+async def _opened(
+    item: DocumentItem, sources: Sources, opener: Opener, left_out: Counter[str], *, is_last_attempt: bool
+) -> list[DocumentItem]:
+    """The documents of an archive; the archive alone, with the reason, if it cannot be read."""
+    try:
+        async with opener.open(item) as file:
+            head = await asyncio.to_thread(file.read, HEAD_BYTES)
+            if not is_archive(item.name, head):
+                what = "is not what its ending says, whatever its name says: it cannot be opened"
+                return [_refused(item, JobError(code="corrupt", message=f"{item.name} {what}"))]
+            return await asyncio.to_thread(_listed, item, Archive(item.name, file, sources.bounds), left_out)
+    except ArchiveError as error:
+        return [_refused(item, error.error)]
+    except SourceError as error:
+        if error.transient and not is_last_attempt:
+            raise
+        return [_refused(item, error.error)]
+    except StoredBytesMissingError as error:
+        if not is_last_attempt:
+            raise
+        return [_refused(item, JobError(code="bytes_missing", message=f"{item.name}: {error}"))]
+
+
+def _listed(item: DocumentItem, archive: Archive, left_out: Counter[str]) -> list[DocumentItem]:
+    place = item.model_dump(include={"sha256", "object"})
+    with archive:
+        items = [
+            DocumentItem(name=entry.name, archive=item.name, path=entry.path, error=entry.error, **place)
+            for entry in archive.entries()
+        ]
+        left_out.update(archive.skipped)
+    empty = JobError(code="empty", message=f"{item.name} holds no files: there is nothing to store")
+    return items or [_refused(item, empty)]
+
+
+def _refused(item: DocumentItem, error: JobError) -> DocumentItem:
+    return item.model_copy(update={"error": error})  # where it is stays known: it may be tried again

@@ -1,0 +1,226 @@
+"""One document of an upload, from its bytes to confirmed vectors.
+
+The record of the workspace (:mod:`repositories.documents`) decides whose a content is before anything is sent: the same
+content is stored once, whoever brings it, and an item that was stored by an attempt that died before it could say so
+is found there. What an item reached is in its result as ``stage``: ``prepared``, ``stored``, ``confirmed``.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, BinaryIO
+
+import structlog
+
+from repositories.documents import DocumentRepository, Reservation, ReservationOutcome
+from repositories.errors import ConflictError, RepositoryError
+from repositories.models import JobItem
+from repositories.schemas import ItemOutcome, JobError
+from repositories.states import ItemStatus
+from worker.documents.archives import ArchiveError, EntryError
+from worker.documents.preparing import Prepared, check_type, prepare
+from worker.engines.base import Document, DocumentRejectedError, StoredDocument
+from worker.payloads import DocumentItem, DocumentUploadPayload, OnDuplicate
+from worker.recorder import AttemptLostError
+from worker.run import ItemLeftError, RetryAfterError, Run
+from worker.sources import SourceError
+from worker.storage import StoredBytesMissingError
+from worker.uploads.opening import Opener
+
+_ASK_AGAIN_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the documents of a job go."""
+
+    workspace_id: int
+    slug: str
+
+
+class Storing:
+    """Stores the items of one attempt.
+
+    Args:
+        run: the attempt.
+        payload: what was asked for.
+        place: where they go.
+        opener: gives their bytes.
+    """
+
+    def __init__(self, run: Run, payload: DocumentUploadPayload, place: Place, opener: Opener) -> None:
+        self._run, self._payload, self._place, self._opener = run, payload, place, opener
+        self._engine = run.runtime.engine
+
+    async def store(self, item: JobItem) -> ItemOutcome:
+        """Store one document, or say why it cannot be; each phase is timed.
+
+        Raises:
+            AttemptLostError: another attempt owns the job.
+            ItemLeftError: the run is over, and another item is still storing the same content.
+            RetryAfterError: the workspace was removed meanwhile.
+        """
+        spec = DocumentItem.model_validate(item.spec)
+        told = _Told(item)
+        if spec.error is not None:
+            return told.failed(spec.error)
+        try:
+            async with AsyncExitStack() as stack:
+                with told.phase("read"):
+                    file = await stack.enter_async_context(self._opener.open(spec))
+                return await self._from(file, spec, told)
+        except DocumentRejectedError as error:
+            return told.failed(JobError(code=error.code, message=error.message))
+        except SourceError as error:
+            if error.transient and not self._run.is_last_attempt:
+                raise
+            return told.failed(error.error)
+        except (ArchiveError, EntryError) as error:
+            return told.failed(error.error)
+        except StoredBytesMissingError as error:
+            return told.failed(JobError(code="bytes_missing", message=f"{item.key}: {error}"))
+
+    async def _from(self, file: BinaryIO, spec: DocumentItem, told: "_Told") -> ItemOutcome:
+        max_bytes = self._run.runtime.settings.max_file_bytes
+        with told.phase("read"):
+            prepared = await asyncio.to_thread(prepare, file, spec.name, max_bytes=max_bytes)
+        with prepared:
+            told.knows(prepared)
+            check_type(spec.name, prepared, self._run.runtime.settings.allowed_file_types)
+            reservation = await self._reserve(told.item, spec, prepared)
+            if reservation.outcome is ReservationOutcome.HELD:
+                return told.skipped(reservation)
+            async with self._releasing(told.item.position):
+                locations = reservation.locations or (await self._sent(told, prepared)).locations
+                await self._confirm(told.item.position, locations)
+        return told.done(locations)
+
+    @asynccontextmanager
+    async def _releasing(self, position: int) -> AsyncIterator[None]:
+        """Give the reservation up if the block fails: another item with the same content may be waiting for it."""
+        try:
+            yield
+        except BaseException:
+            # If this fails as well, the reservation ends with the attempt.
+            with suppress(RepositoryError):
+                await asyncio.shield(self._release(position))
+            raise
+
+    async def _sent(self, told: "_Told", prepared: Prepared) -> StoredDocument:
+        document = Document(
+            job_id=self._run.job.id,
+            position=told.item.position,
+            attempt=self._run.job.attempt,
+            name=told.item.key,
+            file=prepared.file,
+            size=prepared.size,
+            sha256=prepared.sha256,
+            media_type=prepared.media_type,
+        )
+        with told.phase("upload"):
+            stored = await self._engine.add_document(self._place.slug, document)
+        told.result |= {"stage": "stored"} | stored.model_dump(
+            include={"pages", "words", "passages"}, exclude_none=True
+        )
+        with told.phase("embed"):
+            await self._engine.embed(self._place.slug, stored)
+        return stored
+
+    async def _reserve(self, item: JobItem, spec: DocumentItem, prepared: Prepared) -> Reservation:
+        """Be the one who stores this content, or learn where it stands; waits while another item stores it."""
+        while True:
+            try:
+                async with self._run.runtime.database.get_autocommit() as session:
+                    reservation = await DocumentRepository(session).reserve(
+                        self._place.workspace_id,
+                        self._run.held,
+                        item.position,
+                        spec.name,
+                        self._payload.source,
+                        prepared.sha256,
+                        prepared.size,
+                        prepared.media_type,
+                        allow_copy=self._payload.on_duplicate is OnDuplicate.ADD,
+                    )
+            except ConflictError as error:  # the workspace is not on the record any more
+                raise _workspace_gone() from error
+            match reservation.outcome:
+                case ReservationOutcome.LOST:
+                    raise AttemptLostError(self._run.held)
+                case ReservationOutcome.BUSY:
+                    if self._run.is_over:
+                        raise ItemLeftError
+                    await asyncio.sleep(_ASK_AGAIN_SECONDS)
+                case _:
+                    return reservation
+
+    async def _confirm(self, position: int, locations: tuple[str, ...]) -> None:
+        async with self._run.runtime.database.get_autocommit() as session:
+            if not await DocumentRepository(session).store(self._run.held, position, locations):
+                raise _workspace_gone()  # or the attempt was lost: then nothing of this is taken anyway
+
+    async def _release(self, position: int) -> None:
+        async with self._run.runtime.database.get_autocommit() as session:
+            await DocumentRepository(session).release(self._run.held, position)
+
+
+def _workspace_gone() -> RetryAfterError:
+    error = JobError(code="workspace_gone", message="the workspace was removed while documents were stored in it")
+    return RetryAfterError(timedelta(seconds=1), error)
+
+
+class _Told:
+    """What is known of an item so far."""
+
+    def __init__(self, item: JobItem) -> None:
+        self.item = item
+        self.result: dict[str, Any] = {}
+        self._timings: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase; a phase with parts is their sum."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._timings[name] = round(self._timings.get(name, 0.0) + time.monotonic() - started, 4)
+
+    def knows(self, prepared: Prepared) -> None:
+        """Note what the file is."""
+        self.result |= {
+            "stage": "prepared",
+            "bytes": prepared.size,
+            "sha256": prepared.sha256,
+            "media_type": prepared.media_type,
+        }
+        if prepared.charset not in (None, "utf-8"):
+            self.result["charset"] = prepared.charset
+
+    def done(self, locations: tuple[str, ...]) -> ItemOutcome:
+        """It stands in the workspace, with vectors."""
+        self.result |= {"stage": "confirmed", "locations": list(locations)}
+        return self._outcome(ItemStatus.DONE)
+
+    def skipped(self, reservation: Reservation) -> ItemOutcome:
+        """Its content stands there already."""
+        self.result |= {"duplicate_of": reservation.name, "locations": list(reservation.locations)}
+        return self._outcome(ItemStatus.SKIPPED)
+
+    def failed(self, error: JobError) -> ItemOutcome:
+        """It cannot be stored."""
+        return self._outcome(ItemStatus.FAILED, error)
+
+    def _outcome(self, status: ItemStatus, error: JobError | None = None) -> ItemOutcome:
+        return ItemOutcome(
+            position=self.item.position,
+            status=status,
+            result=self.result or None,
+            error=error,
+            timings=self._timings,
+        )
