@@ -34,8 +34,8 @@ RUN groupadd --gid 10001 worker \
 COPY --from=build /opt/worker /opt/worker
 ENV PATH=/opt/worker/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1 \
-    STORAGE_URL=/var/lib/worker/storage
+    PYTHONUNBUFFERED=1
+# Where STORAGE_URL has its default, the folder above.
 WORKDIR /var/lib/worker
 # A number, so that a platform can see that it is not root.
 USER 10001:10001

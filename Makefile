@@ -6,10 +6,10 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all chaos check fix docs bench bench-quick .bench
+.PHONY: help setup demo test test-slow test-all test-anythingllm chaos check fix docs bench bench-quick .bench
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.synced ## Install the locked dependencies into .venv
 
@@ -30,6 +30,11 @@ test-slow: .venv/.synced ## Run the tests that the fast run leaves out
 	@$(BIN)/python -m pytest -m slow -n 2
 
 test-all: test test-slow ## Run every test
+
+test-anythingllm: .venv/.synced ## Run the tests of AnythingLLM's API against a real server (ANYTHINGLLM_URL, ANYTHINGLLM_API_KEY)
+	@: "$${ANYTHINGLLM_URL:?is not set: export the base URL of a server that may be tested, as http://host:3001/api}"
+	@: "$${ANYTHINGLLM_API_KEY:?is not set: make a key there under Settings, Developer API, and export it}"
+	@$(BIN)/python -m pytest tests/contract/test_anythingllm_api.py
 
 chaos: .venv/.synced ## Kill, stop and cut things for 3 minutes, then check the record (CHAOS_SEED, CHAOS_SECONDS, CHAOS_WORKERS)
 	@$(BIN)/python -m tests.chaos

@@ -24,9 +24,10 @@ from repositories.database import DatabaseManager
 from repositories.migrations import upgrade
 from repositories.schemas import NewJob
 from worker.client import JobClient, open_client
+from worker.document_settings import MIB
 from worker.run import Run
 from worker.runner import Runner
-from worker.settings import MIB, Settings, load_settings
+from worker.settings import Settings, load_settings
 
 EVERY = 50_000
 WAVE = 10_000
