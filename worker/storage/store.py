@@ -50,8 +50,8 @@ class Storage:
     Args:
         url: a folder (made when missing, with ``~`` and relative paths resolved) or a URL that obstore knows.
         refresh_after: content that is put again is written again when it is older than this.
-        options: what obstore is to know of the store besides (``region``, ``access_key_id``...). Unset: what it finds in
-            the environment.
+        options: what obstore is to know of the store besides (``region``, ``access_key_id``...). Unset: what it finds
+            in the environment.
 
     Raises:
         StorageUnavailableError: the folder or URL cannot be opened; the message does not repeat it.
