@@ -377,7 +377,7 @@ class FarFile(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.is_read.set()
         if not self.goes_on.wait(5):
-            raise TimeoutError("nobody let the reading go on: does it hold the event loop?")
+            raise RuntimeError("nobody let the reading go on: does it hold the event loop?")
         return super().read(size)
 
 
