@@ -7,6 +7,7 @@ from uuid import UUID
 from worker.engines.base import (
     Answer,
     Document,
+    DocumentMetadata,
     DocumentRejectedError,
     EngineError,
     EngineRefusedError,
@@ -34,6 +35,7 @@ class NotingEngine:
         self.documents: dict[str, bytes] = {}
         self.settings: dict[str, WorkspaceSettings] = {}
         self.added: list[str] = []
+        self.metadata: dict[str, DocumentMetadata | None] = {}
         self.embedded: list[str] = []
         self.removed: list[str] = []
         self.swept: list[UUID] = []
@@ -85,6 +87,7 @@ class NotingEngine:
         await self._pass()
         self._look_for(slug)
         self.added.append(document.name)
+        self.metadata[document.name] = document.metadata
         content = document.read()
         if b"reject" in content and not self.mended:
             raise DocumentRejectedError("corrupt", f"{document.name} cannot be read")

@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 from repositories.schemas import JobError
 from worker.document_settings import DocumentSettings
 from worker.documents.archives.kinds import kind_by_name
+from worker.engines.base import DocumentMetadata
 from worker.payloads import StoredFile
 from worker.sources import Globs
 from worker.storage import Storage, TooLargeError
@@ -24,10 +25,14 @@ _LONGEST_NAME = 4_096
 
 
 class FileSource(NamedTuple):
-    """A file to upload: the name it shall have, and its bytes, where they are, or a stream that can be read once."""
+    """A file to upload: the name it shall have, and its bytes, where they are, or a stream that can be read once.
+
+    ``metadata`` is what else is told of it; of an archive, of each document in it.
+    """
 
     name: str
     content: bytes | Path | AsyncIterator[bytes]
+    metadata: DocumentMetadata | None = None
 
 
 class NoFilesError(ValueError):
@@ -139,7 +144,7 @@ async def _stored(source: FileSource, storage: Storage, most: int) -> StoredFile
         return StoredFile(name=source.name, error=too_large(source.name, most))
     if stored.size == 0:
         return StoredFile(name=source.name, error=empty(source.name))
-    return StoredFile(name=source.name, sha256=stored.sha256, bytes=stored.size)
+    return StoredFile(name=source.name, sha256=stored.sha256, bytes=stored.size, metadata=source.metadata)
 
 
 def invalid_name(name: str) -> JobError | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from repositories.schemas import MAX_ITEMS, JobError, ShortText, Storable
-from worker.engines.base import WorkspaceSettings
+from worker.engines.base import DocumentMetadata, WorkspaceSettings
 from worker.questions.question_set import Question
 
 
@@ -20,6 +20,7 @@ class StoredFile(BaseModel):
         name: as a person knows it, folders included (``manuals/kestrel.pdf``).
         sha256: lower-case hex digest; the storage key is made from it.
         bytes: its size.
+        metadata: what is told of it besides; of an archive, of each document in it.
         error: why the file could not be stored (``unreadable``, ``too_large``, ``empty``); it becomes a failed item.
     """
 
@@ -28,6 +29,7 @@ class StoredFile(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=4_096), Storable]
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(default=0, ge=0)
+    metadata: DocumentMetadata | None = None
     error: JobError | None = None
 
     @model_validator(mode="after")
@@ -81,6 +83,7 @@ class DocumentItem(BaseModel):
         link: they are fetched from here.
         archive: what the archive is called, if it is in one.
         path: where in the archive, from the outermost inwards; empty if it is in none.
+        metadata: what is told of it besides.
         error: why it cannot be had.
     """
 
@@ -92,6 +95,7 @@ class DocumentItem(BaseModel):
     link: str | None = Field(default=None, max_length=4_096)
     archive: str | None = None
     path: tuple[str, ...] = Field(default=(), max_length=16)
+    metadata: DocumentMetadata | None = None
     error: JobError | None = None
 
 

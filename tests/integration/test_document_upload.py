@@ -19,7 +19,7 @@ from repositories.states import ItemStatus, JobStatus
 from repositories.workspaces import WorkspaceRepository
 from tests.engines import NotingEngine
 from worker.client import JobClient, NothingToRetryError
-from worker.engines.base import EngineRefusedError, WorkspaceSettings
+from worker.engines.base import DocumentMetadata, EngineRefusedError, WorkspaceSettings
 from worker.execution import execute
 from worker.files import FileSource, NoFilesError
 from worker.payloads import ObjectSource, OnDuplicate
@@ -75,6 +75,17 @@ async def test_a_document_is_told_with_all_that_is_known_of_it(client: JobClient
         "locations": [f"{job.id}/0"],
     }
     assert item.timings.keys() == {"read", "upload", "embed"}
+
+
+async def test_what_is_told_of_a_file_reaches_the_engine_also_with_each_file_of_an_archive(
+    client: JobClient, runtime: Runtime, engine: NotingEngine
+) -> None:
+    notes = DocumentMetadata(author="Ann Kestrel", description="notes of the night shift")
+    files = [FileSource("note.txt", b"raw text", notes), FileSource("pack.zip", packed(a__txt=b"in a zip"), notes)]
+
+    await ran(client, runtime, await client.upload_documents("handbook", [*files, FileSource("b.txt", b"bare")]))
+
+    assert engine.metadata == {"note.txt": notes, "pack.zip/a.txt": notes, "b.txt": None}
 
 
 async def test_archives_are_opened_in_one_another_and_what_is_no_document_is_counted(

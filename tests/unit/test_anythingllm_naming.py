@@ -11,7 +11,7 @@ from tests.anythingllm_server.collector import ACCEPTED
 from worker.documents.anythingllm_types import SUPPORTED_BY_ANYTHINGLLM
 from worker.documents.extract import sniffing
 from worker.engines.anythingllm import naming
-from worker.engines.base import Document, DocumentRejectedError
+from worker.engines.base import Document, DocumentMetadata, DocumentRejectedError
 
 JOB = UUID("0198c0de-0000-7000-8000-000000000001")
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -44,6 +44,13 @@ def test_what_marks_a_document_is_the_same_for_every_attempt() -> None:
     marks = {json.loads(naming.metadata(dataclasses.replace(PLAIN, attempt=at)))["chunkSource"] for at in (1, 2, 3)}
     assert marks == {f"job://{JOB}/3"}
     assert json.loads(naming.metadata(PLAIN))["title"] == PLAIN.name
+
+
+def test_author_and_description_are_sent_where_they_are_known() -> None:
+    told = dataclasses.replace(PLAIN, metadata=DocumentMetadata(author="Ann Kestrel"))
+    assert json.loads(naming.metadata(told))["docAuthor"] == "Ann Kestrel"
+    assert json.loads(naming.metadata(told)).keys() == {"title", "docSource", "chunkSource", "docAuthor"}
+    assert "docAuthor" not in json.loads(naming.metadata(PLAIN))
 
 
 @pytest.mark.parametrize(

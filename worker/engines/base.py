@@ -12,6 +12,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from repositories.schemas import Storable
+
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -35,6 +37,20 @@ class WorkspaceSettings(BaseModel):
     refusal: Annotated[str, Field(min_length=1, max_length=2_000)] | None = None
 
 
+class DocumentMetadata(BaseModel):
+    """What is told of a document besides its name; an engine that has a place for it keeps it there.
+
+    Attributes:
+        author: who wrote it, at most 500 characters.
+        description: what it is about, at most 2,000 characters.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    author: Annotated[str, Field(min_length=1, max_length=500), Storable] | None = None
+    description: Annotated[str, Field(min_length=1, max_length=2_000), Storable] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One file on its way into a workspace.
@@ -48,6 +64,7 @@ class Document:
         size: of ``file``, in bytes.
         sha256: lower-case hex digest of the file as it was uploaded, before its text was made UTF-8.
         media_type: by content and extension (``application/pdf``).
+        metadata: what else is told of it.
     """
 
     job_id: UUID
@@ -58,6 +75,7 @@ class Document:
     size: int
     sha256: str
     media_type: str
+    metadata: DocumentMetadata | None = None
 
     @property
     def key(self) -> str:

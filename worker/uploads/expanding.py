@@ -63,7 +63,7 @@ async def _named(
 ) -> AsyncIterator[DocumentItem]:
     """What was named, archives unopened."""
     for file in payload.files:
-        yield DocumentItem(name=file.name, sha256=file.sha256, error=file.error)
+        yield DocumentItem(name=file.name, sha256=file.sha256, metadata=file.metadata, error=file.error)
     for source in payload.objects:
         try:
             async for entry in sources.objects.expand(source.url, source.include, source.exclude):
@@ -126,7 +126,7 @@ async def _opened(
 
 
 def _listed(item: DocumentItem, archive: Archive, left_out: Counter[str]) -> list[DocumentItem]:
-    place = item.model_dump(include={"sha256", "object"})
+    place = item.model_dump(include={"sha256", "object", "metadata"})
     with archive:
         items = [
             DocumentItem(name=entry.name, archive=item.name, path=entry.path, error=entry.error, **place)

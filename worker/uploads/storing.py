@@ -96,7 +96,7 @@ class Storing:
             if reservation.outcome is ReservationOutcome.HELD:
                 return told.skipped(reservation)
             async with self._releasing(told.item.position):
-                locations = reservation.locations or (await self._sent(told, prepared)).locations
+                locations = reservation.locations or (await self._sent(told, spec, prepared)).locations
                 await self._confirm(told.item.position, locations)
         return told.done(locations)
 
@@ -111,7 +111,7 @@ class Storing:
                 await asyncio.shield(self._release(position))
             raise
 
-    async def _sent(self, told: "_Told", prepared: Prepared) -> StoredDocument:
+    async def _sent(self, told: "_Told", spec: DocumentItem, prepared: Prepared) -> StoredDocument:
         document = Document(
             job_id=self._run.job.id,
             position=told.item.position,
@@ -121,6 +121,7 @@ class Storing:
             size=prepared.size,
             sha256=prepared.sha256,
             media_type=prepared.media_type,
+            metadata=spec.metadata,
         )
         with told.phase("upload"):
             stored = await self._engine.add_document(self._place.slug, document)

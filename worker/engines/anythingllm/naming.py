@@ -92,4 +92,7 @@ def metadata(document: Document) -> str:
     """Return what is said of a document when it is uploaded, as JSON."""
     name = document.name.encode("utf-8", "replace").decode()  # names of old archives may hold what is no character
     said = {"title": name, "docSource": name, "chunkSource": chunk_source(document.key)}
+    if document.metadata is not None:
+        more = {"docAuthor": document.metadata.author, "description": document.metadata.description}
+        said |= {name: value for name, value in more.items() if value is not None}
     return orjson.dumps(said).decode()
