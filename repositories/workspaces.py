@@ -92,14 +92,15 @@ class WorkspaceRepository:
         Returns:
             Whether it was on the record.
         """
-        with translated():
-            forgotten: int | None = await self._session.scalar(
-                delete(Workspace)
-                .where(self._is(slug))
-                .returning(Workspace.id)
-                .execution_options(synchronize_session=False)
-            )
-            return forgotten is not None
+        return await self._delete(self._is(slug))
+
+    async def forget_seen(self, seen: Workspace) -> bool:
+        """Delete a workspace from the record as it was read there: one that was made anew meanwhile stays.
+
+        Returns:
+            Whether it was on the record still.
+        """
+        return await self._delete(Workspace.id == seen.id, Workspace.slug == seen.slug)
 
     async def rename_slug(self, name: str, slug: str) -> bool:
         """Record that the engine made the workspace called ``name`` anew, as ``slug``: nothing stands in it now.
@@ -153,6 +154,16 @@ class WorkspaceRepository:
                 .execution_options(synchronize_session=False)
             )
             return marked is not None
+
+    async def _delete(self, *conditions: ColumnElement[bool]) -> bool:
+        with translated():
+            deleted: int | None = await self._session.scalar(
+                delete(Workspace)
+                .where(*conditions)
+                .returning(Workspace.id)
+                .execution_options(synchronize_session=False)
+            )
+            return deleted is not None
 
     def _is(self, slug: str) -> ColumnElement[bool]:
         return and_(Workspace.engine == self._engine, Workspace.slug == slug)

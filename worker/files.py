@@ -16,12 +16,11 @@ from repositories.schemas import JobError
 from worker.document_settings import DocumentSettings
 from worker.documents.archives.kinds import kind_by_name
 from worker.engines.base import DocumentMetadata
-from worker.payloads import StoredFile
+from worker.payloads import LONGEST_NAME, StoredFile
 from worker.sources import Globs
 from worker.storage import Storage, TooLargeError
 
 _AT_ONCE = 8
-_LONGEST_NAME = 4_096
 
 
 class FileSource(NamedTuple):
@@ -151,21 +150,19 @@ def invalid_name(name: str) -> JobError | None:
     """Say why a file cannot be recorded under this name (code ``invalid_name``); ``None`` if it can."""
     if not name:
         problem = "is empty"
-    elif len(name) > _LONGEST_NAME:
+    elif len(name) > LONGEST_NAME:
         problem = f"has {len(name):,} characters"
     elif "\0" in name or _without_surrogates(name) != name:
         problem = "holds a NUL, or what is no UTF-8"
     else:
         return None
-    message = (
-        f"the name {readable_name(name)[:100]!r} {problem}: give the file one of 1 to {_LONGEST_NAME:,} characters"
-    )
+    message = f"the name {readable_name(name)[:100]!r} {problem}: give the file one of 1 to {LONGEST_NAME:,} characters"
     return JobError(code="invalid_name", message=message)
 
 
 def readable_name(name: str) -> str:
     """A name that can be recorded, as like as possible to one that cannot."""
-    return _without_surrogates(name.replace("\0", "\ufffd"))[:_LONGEST_NAME] or "(no name)"
+    return _without_surrogates(name.replace("\0", "\ufffd"))[:LONGEST_NAME] or "(no name)"
 
 
 def _without_surrogates(name: str) -> str:

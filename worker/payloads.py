@@ -12,6 +12,9 @@ from repositories.schemas import MAX_ITEMS, JobError, ShortText, Storable
 from worker.engines.base import DocumentMetadata, WorkspaceSettings
 from worker.questions.question_set import Question
 
+LONGEST_NAME = 4_096
+"""Of a file or document, folders included, in characters."""
+
 
 class StoredFile(BaseModel):
     """A file that waits in storage under the digest of its content, or the reason why it could not be put there.
@@ -26,7 +29,7 @@ class StoredFile(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: Annotated[str, Field(min_length=1, max_length=4_096), Storable]
+    name: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), Storable]
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(default=0, ge=0)
     metadata: DocumentMetadata | None = None
@@ -89,7 +92,7 @@ class DocumentItem(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: Annotated[str, Field(min_length=1, max_length=4_096), Storable]
+    name: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), Storable]
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     object: ObjectVersion | None = None
     link: str | None = Field(default=None, max_length=4_096)

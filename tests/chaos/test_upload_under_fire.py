@@ -7,16 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from arq.connections import ArqRedis
 
-from repositories.database import DatabaseManager
 from repositories.models import Job, JobItem
 from repositories.states import ItemStatus, JobStatus
 from tests.anythingllm_server import Behaviour, Fault, FaultKind, Server, anythingllm_server
 from tests.chaos.programs import Programs
 from tests.chaos.uploads.corpus import make_corpus, names, pack
 from tests.chaos.uploads.inspection import Inspection
-from worker.client import JobClient, open_client
+from worker.client import JobClient
 from worker.files import FileSource
 from worker.settings import Settings
 
@@ -53,19 +51,6 @@ def settings(settings: Settings, server: Server) -> Settings:
     return settings.model_copy(
         update={"anythingllm_url": server.url, "anythingllm_api_key": server.api_key, "item_concurrency": 8}
     )
-
-
-@pytest.fixture
-async def programs(settings: Settings, redis: ArqRedis, tmp_path: Path) -> AsyncIterator[Programs]:
-    running = Programs(settings, tmp_path / "programs.log")
-    yield running
-    await running.end()
-
-
-@pytest.fixture
-async def client(settings: Settings, database: DatabaseManager) -> AsyncIterator[JobClient]:
-    async with open_client(settings) as client:
-        yield client
 
 
 async def until(client: JobClient, job: Job, finished: int) -> None:

@@ -1,8 +1,6 @@
 """``document_upload`` whole: sources, archives, duplicates, versions, sync, and what is told of each document."""
 
 import asyncio
-import io
-import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import ip_network
@@ -17,6 +15,7 @@ from repositories.documents import DocumentRepository
 from repositories.models import Job, JobItem
 from repositories.states import ItemStatus, JobStatus
 from repositories.workspaces import WorkspaceRepository
+from tests.archives import packed
 from tests.engines import NotingEngine
 from worker.client import JobClient, NothingToRetryError
 from worker.engines.base import DocumentMetadata, EngineRefusedError, WorkspaceSettings
@@ -27,15 +26,6 @@ from worker.questions.question_set import Question, QuestionSet
 from worker.run import Runtime
 from worker.sources import LinkFetcher, ObjectSources
 from worker.tasks.maintenance import sweep_documents
-
-
-def packed(**entries: bytes) -> bytes:
-    """A zip; ``__`` in a name stands for a dot."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as writer:
-        for name, content in entries.items():
-            writer.writestr(name.replace("__", "."), content)
-    return archive.getvalue()
 
 
 async def ran(client: JobClient, runtime: Runtime, job: Job) -> Job:

@@ -1,14 +1,13 @@
 """What a plan of an upload says, next to what the upload then does."""
 
-import io
 import tempfile
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from repositories.database import DatabaseManager
+from tests.archives import packed
 from tests.engines import NotingEngine
 from worker.client import JobClient
 from worker.execution import execute
@@ -21,15 +20,6 @@ from worker.uploads.opening import make_sources
 from worker.uploads.planning import Fate
 
 PROGRAM = b"\x7fELF" + bytes(100)
-
-
-def packed(**entries: bytes) -> bytes:
-    """A zip; ``__`` in a name stands for a dot."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as writer:
-        for name, content in entries.items():
-            writer.writestr(name.replace("__", "."), content)
-    return archive.getvalue()
 
 
 def on_disk(folder: Path, contents: dict[str, bytes]) -> list[FileSource]:

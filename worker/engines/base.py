@@ -16,6 +16,8 @@ from repositories.schemas import Storable
 
 Text = Annotated[str, Field(min_length=1)]
 
+_LONGEST_NAME = 255
+
 
 class WorkspaceSettings(BaseModel):
     """How a workspace answers; what is ``None`` stays as the engine has it. An engine may know only some of them.
@@ -193,6 +195,16 @@ class EngineUnavailableError(EngineError):
     def __init__(self, code: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(code, message)
         self.retry_after = retry_after
+
+
+def check_workspace_name(name: str) -> None:
+    """Refuse what no engine takes as the name of a workspace.
+
+    Raises:
+        ValueError: the name is empty, or longer than 255 characters.
+    """
+    if not 0 < len(name) <= _LONGEST_NAME:
+        raise ValueError(f"a workspace name has 1 to {_LONGEST_NAME} characters, this one has {len(name)}")
 
 
 class Engine(Protocol):

@@ -2,10 +2,6 @@
 
 from typing import Any
 
-from sqlalchemy import delete
-
-from repositories.errors import translated
-from repositories.models import Workspace
 from repositories.workspaces import WorkspaceRepository
 from worker.payloads import WorkspacePayload
 from worker.run import Run
@@ -32,8 +28,6 @@ async def workspace_deletion(run: Run) -> dict[str, Any]:
     if known is None:
         return {"removed": False, "engine": runtime.engine.name}
     removed = await runtime.engine.delete_workspace(known.slug)
-    statement = delete(Workspace).where(Workspace.id == known.id)
     async with runtime.database.get_transaction() as session:
-        with translated():
-            await session.execute(statement.execution_options(synchronize_session=False))
+        await WorkspaceRepository(session, runtime.engine.name).forget_seen(known)
     return {"removed": removed, "workspace_slug": known.slug, "engine": runtime.engine.name}

@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from repositories.schemas import MAX_ITEMS, JobError
 from worker.documents.archives import Archive, ArchiveError
 from worker.documents.archives.kinds import HEAD_BYTES, is_archive, kind_by_name
-from worker.payloads import DocumentItem, DocumentUploadPayload, LinkSource, ObjectVersion
+from worker.payloads import LONGEST_NAME, DocumentItem, DocumentUploadPayload, LinkSource, ObjectVersion
 from worker.run import JobFailedError
 from worker.sources import GlobsError, SourceError
 from worker.sources.errors import shown
 from worker.storage import StoredBytesMissingError, TooLargeError
 from worker.uploads.opening import Opener, Sources
-
-_LONGEST_NAME = 4_096
 
 
 @dataclass(slots=True)
@@ -68,7 +66,7 @@ async def _named(
         try:
             async for entry in sources.objects.expand(source.url, source.include, source.exclude):
                 version = ObjectVersion(url=entry.url, size=entry.size, etag=entry.etag, modified=entry.modified)
-                yield DocumentItem(name=entry.name[:_LONGEST_NAME], object=version)
+                yield DocumentItem(name=entry.name[:LONGEST_NAME], object=version)
         except SourceError as error:
             if error.transient and not is_last_attempt:
                 raise

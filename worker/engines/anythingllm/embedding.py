@@ -156,7 +156,7 @@ class Embedding:
     async def _check_stored(self, locations: Sequence[str]) -> None:
         folders = dict[str, set[str]]()
         for location in locations:
-            folder = location.rpartition("/")[0]
+            folder = naming.folder_of(location)
             if naming.has_parts(folder):
                 # Sheets of two workbooks may have one name, and a name is all that a document can be looked up by.
                 if folder not in folders:

@@ -25,11 +25,16 @@ from worker.engines.anythingllm.removing import Removing
 from worker.engines.anythingllm.storing import Storing
 from worker.engines.anythingllm.transport import Transport
 from worker.engines.anythingllm.workspaces import Workspaces
-from worker.engines.base import Answer, Document, StoredDocument, WorkspaceSettings, WorkspaceUnknownError
+from worker.engines.base import (
+    Answer,
+    Document,
+    StoredDocument,
+    WorkspaceSettings,
+    WorkspaceUnknownError,
+    check_workspace_name,
+)
 from worker.engines.circuit import Circuit
 from worker.engines.slots import Slots
-
-_LONGEST_NAME = 255
 
 
 class AnythingLLMEngine:
@@ -82,8 +87,8 @@ class AnythingLLMEngine:
         self._patience = patience
         server = f"{ENGINE}:{sha256(self._transport.url.encode()).hexdigest()[:16]}"
         registry = Registry(database)
-        self._workspaces = Workspaces(self._api, registry, patience)
         self._removing = Removing(self._api, patience, redis)
+        self._workspaces = Workspaces(self._api, registry, self._removing, patience)
         self._storing = Storing(self._api, patience, self._removing, Slots(redis, f"{server}:uploads", uploads))
         slots = Slots(redis, f"{server}:embeddings", embeddings)
         self._embedding = Embedding(self._api, patience, registry, self._removing, slots, settle_seconds)
@@ -106,8 +111,7 @@ class AnythingLLMEngine:
         Raises:
             ValueError: the name is empty, or longer than 255 characters.
         """
-        if not 0 < len(name) <= _LONGEST_NAME:
-            raise ValueError(f"a workspace name has 1 to {_LONGEST_NAME} characters, this one has {len(name)}")
+        check_workspace_name(name)
         async with self._guarding("workspaces"):
             slug, is_empty = await self._workspaces.ensure(name, settings)
         if is_empty:

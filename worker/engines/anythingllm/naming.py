@@ -54,6 +54,11 @@ def folder_of_item(job_id: UUID, position: int, attempt: int, attempt_try: int =
     return f"{folder_of_job(job_id)}-{position}-{attempt}" + (f"-{attempt_try}" if attempt_try > 1 else "")
 
 
+def folder_of(location: str) -> str:
+    """Return the folder that a stored document's location names."""
+    return location.rpartition("/")[0]
+
+
 def has_parts(folder: str) -> bool:
     """Return whether a folder holds the parts of one file, whose names are used in other folders too."""
     return _OF_PARTS.fullmatch(folder) is not None

@@ -9,10 +9,7 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Final
 
-from sqlalchemy import delete
-
 from repositories.database import DatabaseManager
-from repositories.errors import translated
 from repositories.locks import Locks
 from repositories.models import Workspace
 from repositories.workspaces import WorkspaceRepository
@@ -61,10 +58,8 @@ class Registry:
 
     async def forget(self, seen: Workspace) -> None:
         """Take a workspace off the record, as it was seen there: one that was made anew under its slug stays."""
-        statement = delete(Workspace).where(Workspace.id == seen.id, Workspace.slug == seen.slug)
         async with self._database.get_transaction() as session:
-            with translated():
-                await session.execute(statement.execution_options(synchronize_session=False))
+            await WorkspaceRepository(session, ENGINE).forget_seen(seen)
 
     async def is_embedded(self, slug: str) -> bool:
         """Return whether a document was seen to be searchable in this workspace."""

@@ -53,7 +53,7 @@ class Removing:
     async def remove(self, slug: str, locations: Collection[str]) -> None:
         """Remove documents from the server, and every row of them from the workspace; see the protocol."""
         await self._rows(slug)
-        await self._remove_documents(sorted(locations))
+        await self.remove_stored(sorted(locations))
         for _ in range(_ROUNDS):
             rows = await self._rows(slug)
             if not (left := [location for location in sorted(locations) if rows[location]]):
@@ -96,20 +96,26 @@ class Removing:
             rows = await self._rows(slug)
         except WorkspaceUnknownError:
             rows = None
-        standing = [location for location in rows or () if _folder(location) == first or _is_of(first, location)]
+        standing = [location for location in rows or () if _is_of(first, naming.folder_of(location))]
         noted = await self._noted([_key(job_id)]) or []
-        folders = {first, *noted, *map(_folder, standing), *(_folder(location) for location in kept)}
-        folders = {folder for folder in folders if folder == first or folder.startswith(f"{first}-")}
+        folders = {first, *noted, *map(naming.folder_of, standing), *(naming.folder_of(location) for location in kept)}
+        folders = {folder for folder in folders if _is_of(first, folder)}
         found = set(standing)
         for folder in sorted(folders):
             found.update(f"{folder}/{name}" for name in await self._names(folder))
         if rows is not None:
             await self.leave_one(slug, kept, rows)
         if left := found - kept:
-            await (self._remove_documents(sorted(left)) if rows is None else self.remove(slug, left))
-        for folder in sorted(folders - {_folder(location) for location in kept}):
+            await (self.remove_stored(sorted(left)) if rows is None else self.remove(slug, left))
+        for folder in sorted(folders - {naming.folder_of(location) for location in kept}):
             await self.remove_folder(folder)
         return len(left)
+
+    async def remove_stored(self, locations: Sequence[str]) -> None:
+        """Remove documents from the server, with their vectors and one row of each in every workspace."""
+        for start in range(0, len(locations), _A_CALL):
+            some = locations[start : start + _A_CALL]
+            await self._patience.call(self._api.remove_documents, some)
 
     async def remove_folder(self, folder: str) -> None:
         """Remove a folder of a job; none is no error."""
@@ -121,18 +127,10 @@ class Removing:
     async def _rows(self, slug: str) -> Rows:
         return await self._patience.call(self._api.rows, slug)
 
-    async def _remove_documents(self, locations: Sequence[str]) -> None:
-        for start in range(0, len(locations), _A_CALL):
-            some = locations[start : start + _A_CALL]
-            await self._patience.call(self._api.remove_documents, some)
 
-
-def _folder(location: str) -> str:
-    return location.rpartition("/")[0]
-
-
-def _is_of(first: str, location: str) -> bool:
-    return _folder(location).startswith(f"{first}-")
+def _is_of(first: str, folder: str) -> bool:
+    """Whether a folder is a job's: its first, or one beside it."""
+    return folder == first or folder.startswith(f"{first}-")
 
 
 def _key(job_id: UUID) -> str:

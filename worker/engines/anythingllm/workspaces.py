@@ -7,11 +7,11 @@ from worker.engines.anythingllm import naming
 from worker.engines.anythingllm.api import Api
 from worker.engines.anythingllm.patience import Patience
 from worker.engines.anythingllm.registry import Registry
+from worker.engines.anythingllm.removing import Removing
 from worker.engines.anythingllm.replies import Workspace
 from worker.engines.base import WorkspaceSettings, WorkspaceUnknownError
 
 _LONGEST_NAME: Final = 255
-_A_CALL: Final = 500
 _SETTINGS: Final = {
     "top_n": "topN",
     "similarity_threshold": "similarityThreshold",
@@ -28,11 +28,12 @@ class Workspaces:
     Args:
         api: the server.
         registry: which slug belongs to which name.
+        removing: takes the documents of a deleted workspace off the server.
         patience: how often a call is made again.
     """
 
-    def __init__(self, api: Api, registry: Registry, patience: Patience) -> None:
-        self._api, self._registry, self._patience = api, registry, patience
+    def __init__(self, api: Api, registry: Registry, removing: Removing, patience: Patience) -> None:
+        self._api, self._registry, self._removing, self._patience = api, registry, removing, patience
 
     async def ensure(self, name: str, settings: WorkspaceSettings | None) -> tuple[str, bool]:
         """Return the slug of the workspace called ``name``, and whether no document stands in it.
@@ -97,12 +98,11 @@ class Workspaces:
         for other in await self._patience.call(self._api.workspaces):
             found = await self._patience.call(self._api.workspace, other.slug)
             elsewhere.update(row.docpath for row in (found.documents if found is not None else ()))
-        shared = {_folder(location) for location in elsewhere}
-        for folder in sorted({_folder(location) for location in locations} - shared):
-            await self._patience.call(self._api.remove_folder, folder)
-        left = sorted(location for location in locations - elsewhere if _folder(location) in shared)
-        for start in range(0, len(left), _A_CALL):
-            await self._patience.call(self._api.remove_documents, left[start : start + _A_CALL])
+        shared = {naming.folder_of(location) for location in elsewhere}
+        for folder in sorted({naming.folder_of(location) for location in locations} - shared):
+            await self._removing.remove_folder(folder)
+        left = sorted(location for location in locations - elsewhere if naming.folder_of(location) in shared)
+        await self._removing.remove_stored(left)
 
     async def _on_record(self, name: str) -> Workspace | None:
         slug = await self._registry.slug_of(name)
@@ -127,12 +127,8 @@ def _as_kept(name: str) -> str:
     return name if len(units) < 2 * _LONGEST_NAME else units[: 2 * _LONGEST_NAME - 2].decode("utf-16-le", "ignore")
 
 
-def _folder(location: str) -> str:
-    return location.rpartition("/")[0]
-
-
 def _is_of_a_job(location: str) -> bool:
-    return naming.FOLDER.fullmatch(_folder(location)) is not None
+    return naming.FOLDER.fullmatch(naming.folder_of(location)) is not None
 
 
 def _changes(workspace: Workspace, settings: WorkspaceSettings) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from worker.engines.base import (
     StoredDocument,
     WorkspaceSettings,
     WorkspaceUnknownError,
+    check_workspace_name,
 )
 from worker.engines.local import embedding
 from worker.engines.local.answering import answer
@@ -43,7 +44,6 @@ from worker.engines.local.store import ENGINE, Held, Store
 from worker.engines.local.words import tokens
 
 _LOG = structlog.get_logger(__name__)
-_LONGEST_NAME = 255
 _LONGEST_SLUG = 60
 _SLUG_TRIES = 1_000
 _LONGEST_QUESTION = 2_000
@@ -95,8 +95,7 @@ class LocalEngine:
         Raises:
             ValueError: the name is empty, or longer than 255 characters.
         """
-        if not 0 < len(name) <= _LONGEST_NAME:
-            raise ValueError(f"a workspace name has 1 to {_LONGEST_NAME} characters, this one has {len(name)}")
+        check_workspace_name(name)
         given = {} if settings is None else settings.model_dump(exclude_none=True)
         wanted = _slug(name)
         for number in range(1, _SLUG_TRIES + 1):
