@@ -10,18 +10,16 @@ import structlog
 from repositories.errors import DatabaseUnavailableError
 from repositories.schemas import JobError
 from worker.engines.base import EngineRefusedError, EngineUnavailableError
-from worker.recorder import AttemptLostError
-from worker.run import (
-    DEFAULT_RETRIES,
+from worker.errors import (
     CancelRequestedError,
     JobFailedError,
     RetryAfterError,
-    RetryPolicy,
-    Run,
     Snooze,
     UnansweredError,
     told,
 )
+from worker.recorder import AttemptLostError
+from worker.run import Run
 from worker.storage import StorageUnavailableError, StoredBytesMissingError
 
 AWAY_SECONDS = 5.0
@@ -128,12 +126,3 @@ def _as_said(said: Exception) -> End:
 def _unexpected(error: Exception) -> TryAgain:
     log.error("job.error", exc_info=error)
     return TryAgain(told(error))
-
-
-def retry_delay(failures: int, policy: RetryPolicy = DEFAULT_RETRIES) -> timedelta:
-    """How long to wait after the n-th failure (from 0).
-
-    Source: full jitter spreads retries best (AWS Architecture Blog, "Exponential Backoff And Jitter").
-    """
-    ceiling = min(policy.cap_seconds, policy.base_seconds * 2**failures)
-    return timedelta(seconds=random.uniform(ceiling / 10, ceiling))  # noqa: S311 - jitter, not a secret

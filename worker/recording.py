@@ -25,9 +25,10 @@ from repositories.jobs import ClaimedJob, JobRepository, Waiting
 from repositories.schemas import Finish, JobError, Outcome, PutBack
 from repositories.states import JobStatus
 from worker.ending import end_all
-from worker.ends import Cancelled, Completed, End, Failed, HandedBack, Lost, TryAgain, retry_delay
+from worker.ends import Cancelled, Completed, End, Failed, HandedBack, Lost, TryAgain
 from worker.queue import QueueUnavailableError
-from worker.run import DEFAULT_RETRIES, Run, Runtime
+from worker.retries import DEFAULT_RETRIES, retry_delay
+from worker.run import Run, Runtime
 from worker.telemetry import Lines, together
 
 GROUP = 500

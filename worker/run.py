@@ -9,167 +9,32 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import DBAPIError
 
 from repositories.database import DatabaseManager
-from repositories.errors import DatabaseUnavailableError
 from repositories.hot_status import HotStatus
 from repositories.items import ItemRepository
 from repositories.jobs import ClaimedJob
 from repositories.models import JobItem
-from repositories.schemas import Held, ItemOutcome, JobError, NewItem
+from repositories.schemas import Held, ItemOutcome, NewItem
 from repositories.states import ItemStatus
-from worker.engines.base import Engine, EngineRefusedError, EngineUnavailableError, WorkspaceUnknownError
+from worker.engines.base import Engine
+from worker.errors import STOPS_THE_JOB, CancelRequestedError, ItemLeftError, JobFailedError, told
 from worker.leases import LeaseKeeper
 from worker.queue import JobQueue
 from worker.recorder import AttemptLostError, ItemRecorder
+from worker.retries import RetryPolicy
 from worker.settings import Settings
-from worker.storage import StorageUnavailableError
+from worker.tally import Tally
 from worker.uploads.opening import Sources
 
 log = structlog.get_logger(__name__)
 
 Task = Callable[["Run"], Awaitable[dict[str, Any]]]
 PayloadT = TypeVar("PayloadT", bound=BaseModel)
-
-
-class JobFailedError(Exception):
-    """The job can never succeed as it is; it fails at once, whatever attempts are left. ``error`` says why."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(code, message)
-        self.error = JobError(code=code, message=message)
-
-    def __str__(self) -> str:
-        return self.error.message
-
-
-class CancelRequestedError(Exception):
-    """Somebody asked to cancel the job; raised at an item boundary."""
-
-
-class Snooze(Exception):  # noqa: N818 - not an error: the task asks to be run again later
-    """Run the job again later: what it waits for is not there yet. Counts as no failure; finished items are kept.
-
-    Args:
-        delay: more than zero.
-        reason: for the log.
-    """
-
-    def __init__(self, delay: timedelta, reason: str = "snooze") -> None:
-        if delay <= timedelta(0):
-            raise ValueError(f"delay must be more than zero, not {delay}")
-        super().__init__(reason)
-        self.delay = delay
-        self.reason = reason
-
-
-class RetryAfterError(Exception):
-    """The work went wrong, and whoever refused it said when to come again. Counts as a failure like any other.
-
-    Args:
-        delay: what a ``Retry-After`` said; more than zero, and bounded to an hour.
-        error: for the record.
-    """
-
-    def __init__(self, delay: timedelta, error: JobError) -> None:
-        super().__init__(error.message)
-        self.delay = min(max(delay, timedelta(seconds=0.1)), timedelta(hours=1))
-        self.error = error
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How long to wait after the n-th failure: exponential with full jitter.
-
-    Attributes:
-        base_seconds: the ceiling after the first failure; doubled with each further one.
-        cap_seconds: no ceiling is higher.
-    """
-
-    base_seconds: float = 2.0
-    cap_seconds: float = 300.0
-
-
-DEFAULT_RETRIES = RetryPolicy()
-"""For job types that have no policy of their own."""
-
-# What no single item is to blame for.
-STOPS_THE_JOB = (
-    AttemptLostError,
-    CancelRequestedError,
-    DatabaseUnavailableError,
-    EngineRefusedError,
-    EngineUnavailableError,
-    JobFailedError,
-    RetryAfterError,
-    Snooze,
-    StorageUnavailableError,
-    WorkspaceUnknownError,
-)
-
-
-AWAY_IN_A_ROW = 3
-"""Items in a row that found the engine away, after which a run ends."""
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What became of the items of a run so far.
-
-    Attributes:
-        done: how many ended well.
-        error: the first that concerns the whole job, or else the first of an item.
-        unanswered: the items that found the engine away.
-        away: how many did since the last item that ended well.
-    """
-
-    done: int = 0
-    error: Exception | None = None
-    unanswered: "list[tuple[JobItem, EngineUnavailableError]]" = field(default_factory=list)
-    away: int = 0
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no further item should be begun."""
-        return self.away >= AWAY_IN_A_ROW or isinstance(self.error, STOPS_THE_JOB)
-
-    def note_outcome(self, outcome: ItemOutcome) -> None:
-        """Note how an item ended. Only one that was done says that the engine answers."""
-        if outcome.status is ItemStatus.DONE:
-            self.done += 1
-            self.away = 0
-
-    def note_error(self, item: JobItem, error: Exception) -> None:
-        """Note an error that an item met."""
-        if isinstance(error, EngineUnavailableError):
-            self.unanswered.append((item, error))
-            self.away += 1
-        elif self.error is None or (isinstance(error, STOPS_THE_JOB) and not isinstance(self.error, STOPS_THE_JOB)):
-            self.error = error
-
-
-class ItemLeftError(Exception):
-    """An item was not begun, or not ended, because the run is over; it stays as it is for the next attempt."""
-
-
-class UnansweredError(Exception):
-    """Some items found no answer from an engine that answers others; it counts as a failure of the attempt."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(code, message)
-        self.error = JobError(code=code, message=message)
-
-
-def told(error: Exception) -> JobError:
-    """An unexpected error as the record tells it. A database's own text holds SQL and values: only its name is told."""
-    text = type(error.orig).__name__ if isinstance(error, DBAPIError) else f"{type(error).__name__}: {error}"
-    return JobError(code="unexpected_error", message=text[:1_000])
 
 
 @dataclass
@@ -212,7 +77,7 @@ class Run:
     lost: bool = False
     limited: bool = False
     overdue: bool = False
-    _tally: _Tally | None = field(default=None, repr=False)
+    _tally: Tally | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.held = self.job.held
@@ -241,17 +106,17 @@ class Run:
     async def each(self, items: Sequence[JobItem], handle: Callable[[JobItem], Awaitable[ItemOutcome]]) -> None:
         """Hand every item to ``handle``, a few at a time, and record what it returns.
 
-        An error that concerns the whole job (:data:`STOPS_THE_JOB`) ends the run once the items in flight have ended.
-        Any other is the item's own: the others go on, the next attempt tries it again, and on the last one it fails.
-        That the engine does not answer ends it if it happens :data:`AWAY_IN_A_ROW` times without an item that ends well
-        in between; it is no failure while the engine is away, or the attempt did others well.
+        An error that concerns the whole job (:data:`worker.errors.STOPS_THE_JOB`) ends the run once the items in flight
+        have ended. Any other is the item's own: the others go on, the next attempt tries it again, and on the last one
+        it fails. That the engine does not answer ends it if it happens :data:`worker.tally.AWAY_IN_A_ROW` times without
+        an item that ends well in between; it is no failure while the engine is away, or the attempt did others well.
 
         Raises:
             CancelRequestedError: cancellation was asked for; no further item was begun.
             AttemptLostError: another attempt owns the job.
             EngineUnavailableError: the engine is away.
         """
-        left, tally = deque(items), _Tally()
+        left, tally = deque(items), Tally()
         self._tally = tally
 
         async def work(recorder: ItemRecorder) -> None:
@@ -272,7 +137,9 @@ class Run:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self.runtime.settings.item_concurrency, len(items))):
                         group.create_task(work(recorder))
-                goes_on = await self._decide(tally, recorder)
+                goes_on = not self.cancel_requested and await tally.may_go_on(
+                    self.runtime.engine, recorder, is_last_attempt=self.is_last_attempt
+                )
         if tally.error is not None:
             raise tally.error
         if self.cancel_requested:
@@ -282,37 +149,6 @@ class Run:
     def is_over(self) -> bool:
         """Whether no further item is begun: cancellation was asked for, or something stopped the job."""
         return self.cancel_requested or (self._tally is not None and self._tally.is_over)
-
-    async def _decide(self, tally: _Tally, recorder: ItemRecorder) -> bool:
-        """Decide about items that found no answer: the engine is away, or one of them brings it down each time.
-
-        It is away if it is not healthy now, or if this attempt did others well. Else these items count as a failure,
-        and on the last attempt they have failed, and the others go on.
-
-        Returns:
-            Whether there may be more to do.
-        """
-        if not tally.unanswered or self.cancel_requested or isinstance(tally.error, STOPS_THE_JOB):
-            return False
-        _, error = tally.unanswered[-1]
-        try:
-            await self.runtime.engine.health()
-        except EngineUnavailableError as away:
-            tally.error = away
-            return False
-        if tally.done:
-            tally.error = error
-        elif not self.is_last_attempt:
-            message = f"{len(tally.unanswered)} items found no answer, the last one: {error}"
-            tally.error = UnansweredError(error.code, message)
-        else:
-            for item, reason in tally.unanswered:
-                failure = JobError(code=reason.code, message=f"{item.key}: {reason.message}")
-                recorder.add(ItemOutcome(position=item.position, status=ItemStatus.FAILED, error=failure))
-            tally.unanswered.clear()
-            tally.away = 0
-            return True
-        return False
 
     async def _one(self, item: JobItem, handle: Callable[[JobItem], Awaitable[ItemOutcome]]) -> ItemOutcome:
         """Handle one item; on the last attempt an unexpected error is how it ended."""

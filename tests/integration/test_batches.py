@@ -23,8 +23,10 @@ from repositories.states import JobStatus
 from tests.waiting import until
 from worker.batches import Batches
 from worker.client import JobClient
+from worker.errors import JobFailedError, RetryAfterError, Snooze
 from worker.queue import SIDE_QUEUE, JobQueue
-from worker.run import JobFailedError, RetryAfterError, RetryPolicy, Run, Runtime, Snooze
+from worker.retries import RetryPolicy
+from worker.run import Run, Runtime
 
 Tasks = dict[str, Callable[[Run], Awaitable[dict[str, Any]]]]
 

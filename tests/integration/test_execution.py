@@ -18,11 +18,11 @@ from repositories.workspaces import WorkspaceRepository
 from tests.engines import NotingEngine
 from tests.factories import LEASE
 from worker.client import JobClient
-from worker.ends import retry_delay
 from worker.execution import execute
 from worker.files import FileSource
 from worker.leases import LeaseKeeper
 from worker.questions.question_set import Question, QuestionSet
+from worker.retries import retry_delay
 from worker.run import Runtime
 from worker.settings import Settings
 from worker.storage import Storage

@@ -16,8 +16,9 @@ from repositories.schemas import NewJob
 from repositories.states import JobStatus
 from worker.batches import Batches
 from worker.client import JobClient
+from worker.errors import CancelRequestedError
 from worker.leases import LeaseKeeper
-from worker.run import CancelRequestedError, Run, Runtime
+from worker.run import Run, Runtime
 
 LEASE_SECONDS = 1.0
 BLOCKED_SECONDS = 3.0

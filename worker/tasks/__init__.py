@@ -1,7 +1,8 @@
 """What each job type does. A task gets a :class:`worker.run.Run` and returns the job's result."""
 
 from repositories.states import JobType
-from worker.run import RetryPolicy, Task
+from worker.retries import RetryPolicy
+from worker.run import Task
 from worker.tasks.document_upload import document_upload
 from worker.tasks.question_processing import question_processing
 from worker.tasks.workspaces import workspace_creation, workspace_deletion
@@ -19,4 +20,4 @@ RETRIES: dict[str, RetryPolicy] = {
     # A model that is overloaded needs longer.
     str(JobType.QUESTION_PROCESSING): RetryPolicy(base_seconds=5.0, cap_seconds=600.0),
 }
-"""How long each job type waits after a failure; other types wait as :class:`worker.run.RetryPolicy` says by default."""
+"""How long each job type waits after a failure; others wait as :class:`worker.retries.RetryPolicy` says by default."""

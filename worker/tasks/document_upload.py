@@ -13,8 +13,9 @@ from repositories.models import JobItem
 from repositories.schemas import NewItem
 from repositories.states import ItemStatus
 from worker.engines.base import WorkspaceUnknownError
+from worker.errors import JobFailedError, RetryAfterError
 from worker.payloads import DocumentItem, DocumentUploadPayload
-from worker.run import JobFailedError, RetryAfterError, Run
+from worker.run import Run
 from worker.sources import SourceError
 from worker.uploads.expanding import expand
 from worker.uploads.keeping_in_step import find_place, finish

@@ -14,10 +14,11 @@ from repositories.schemas import ItemOutcome, JobError, NewItem
 from repositories.states import ItemStatus
 from repositories.workspaces import WorkspaceNotFoundError, WorkspaceRepository
 from worker.engines.base import EngineError, EngineRefusedError, EngineUnavailableError, WorkspaceUnknownError
+from worker.errors import JobFailedError
 from worker.payloads import QuestionProcessingPayload
 from worker.questions.question_set import Question
 from worker.questions.scoring import score
-from worker.run import JobFailedError, Run
+from worker.run import Run
 
 
 async def question_processing(run: Run) -> dict[str, Any]:

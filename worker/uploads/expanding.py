@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from repositories.schemas import MAX_ITEMS, JobError
 from worker.documents.archives import Archive, ArchiveError
 from worker.documents.archives.kinds import HEAD_BYTES, is_archive, kind_by_name
+from worker.errors import JobFailedError
 from worker.payloads import LONGEST_NAME, DocumentItem, DocumentUploadPayload, LinkSource, ObjectVersion
-from worker.run import JobFailedError
 from worker.sources import GlobsError, SourceError
 from worker.sources.errors import shown
 from worker.storage import StoredBytesMissingError, TooLargeError

@@ -15,8 +15,9 @@ from repositories.models import JobItem
 from repositories.states import ItemStatus
 from repositories.workspaces import WorkspaceRepository
 from worker.engines.base import Engine
+from worker.errors import CancelRequestedError
 from worker.payloads import DocumentUploadPayload, OnDuplicate
-from worker.run import CancelRequestedError, Run
+from worker.run import Run
 from worker.uploads.storing import Place
 
 

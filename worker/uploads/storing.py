@@ -23,9 +23,10 @@ from repositories.states import ItemStatus
 from worker.documents.archives import ArchiveError, EntryError
 from worker.documents.preparing import Prepared, check_type, prepare
 from worker.engines.base import Document, DocumentRejectedError, StoredDocument
+from worker.errors import ItemLeftError, RetryAfterError
 from worker.payloads import DocumentItem, DocumentUploadPayload, OnDuplicate
 from worker.recorder import AttemptLostError
-from worker.run import ItemLeftError, RetryAfterError, Run
+from worker.run import Run
 from worker.sources import SourceError
 from worker.storage import StoredBytesMissingError
 from worker.uploads.opening import Opener
