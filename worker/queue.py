@@ -8,6 +8,7 @@ it was, and PostgreSQL decides whether a job may start.
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -32,6 +33,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from repositories.jobs import Waiting
 from repositories.models import DEFAULT_QUEUE
+from worker.queue_scripts import FORGET, HAND_OVER, STRANDED, TAKE
 
 LOWEST_PRIORITY: Final = 9
 PRIORITY_STEP_MS: Final = 10**12  # about 31 years: no waiting time lifts a job over one of a better priority
@@ -39,79 +41,15 @@ SIDE_QUEUE: Final = "arq:cron"
 """Where what is no job of ours waits (ARQ's own crons), so that it never stands behind the backlog."""
 
 _QUEUES = "arq:queues"  # the names of all queues that ever had a message
+_WAKE = "arq:wake:"
 _KNOWN = "arq:known"  # the run id of the Redis process to which everything was handed over
 _CHUNK = 1_000
 _MARK_MS = 5_000  # longer than a claim takes; a worker that dies in one delays its job by no more than this
 _BODY = job_key_prefix.encode()
 _PLACEHOLDER = "00000000-0000-0000-0000-000000000000"
 
-# Takes up to ARGV[2] ids from the queues in KEYS, in their order, and marks each as ARQ does. An id that bears a mark
-# is another worker's. One that is no UUID is no job of ours and moves to the side queue. If there may be more, one
-# token in the wake list calls the next idle worker.
-_TAKE = """
-local wanted, taken = tonumber(ARGV[2]), {}
-for _, queue in ipairs(KEYS) do
-    local skipped, page = 0, 0
-    while #taken < wanted and page < 20 do
-        page = page + 1
-        local size = math.max(wanted - #taken, 200)
-        local ids = redis.call('ZRANGEBYSCORE', queue, '-inf', ARGV[1], 'LIMIT', skipped, size)
-        if #ids == 0 then break end
-        local gone = {}
-        for _, id in ipairs(ids) do
-            if #taken >= wanted then break end
-            if #id ~= 36 or not string.match(id, '^%x+%-%x+%-%x+%-%x+%-%x+$') then
-                redis.call('ZADD', ARGV[4], ARGV[1], id)
-                gone[#gone + 1] = id
-            elseif redis.call('SET', ARGV[5] .. id, '1', 'NX', 'PX', ARGV[3]) then
-                taken[#taken + 1] = id
-                gone[#gone + 1] = id
-            else
-                skipped = skipped + 1
-            end
-        end
-        if #gone > 0 then redis.call('ZREM', queue, unpack(gone)) end
-    end
-    if #taken >= wanted then
-        if redis.call('ZCOUNT', queue, '-inf', ARGV[1]) > skipped then
-            redis.call('LPUSH', ARGV[6] .. queue, '1')
-            redis.call('LTRIM', ARGV[6] .. queue, 0, 0)
-        end
-        break
-    end
-end
-return taken
-"""
-_WAKE = "arq:wake:"
-
-# Drops every key that ARQ may keep of some jobs besides their places in queues and their results; the names begin as
-# KEYS do. The ids are one text, 36 characters each: to send them one by one costs the client more than Redis.
-_FORGET = """
-local names = {}
-for at = 1, #ARGV[1], 36 do
-    local id = string.sub(ARGV[1], at, at + 35)
-    for _, begin in ipairs(KEYS) do names[#names + 1] = begin .. id end
-end
-return redis.call('UNLINK', unpack(names))
-"""
-
-# Looks for each of the jobs in ARGV at its place in the queue, its body and its mark (their names begin as ARGV[1] and
-# ARGV[2]). Returns the numbers of those that no worker will take, and of those that stand in the queue and are marked.
-_STRANDED = """
-local missing, marked = {}, {}
-for number = 3, #ARGV do
-    local id = ARGV[number]
-    local stands = redis.call('ZSCORE', KEYS[1], id)
-    local mark = redis.call('EXISTS', ARGV[2] .. id) == 1
-    if (not stands and not mark) or (stands and redis.call('EXISTS', ARGV[1] .. id) == 0) then
-        missing[#missing + 1] = number - 3
-    elseif stands and mark then
-        marked[#marked + 1] = number - 3
-    end
-end
-return {missing, marked}
-"""
 _KEPT = (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
+_LEFT_BEHIND = (result_key_prefix, retry_key_prefix, in_progress_key_prefix)
 
 
 class QueueUnavailableError(Exception):
@@ -196,12 +134,13 @@ class JobQueue:
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
-        self._take = redis.register_script(_TAKE)
-        self._stranded = redis.register_script(_STRANDED)
-        self._forget = redis.register_script(_FORGET)
+        self._hand_over = redis.register_script(HAND_OVER)
+        self._take = redis.register_script(TAKE)
+        self._stranded = redis.register_script(STRANDED)
+        self._forget = redis.register_script(FORGET)
 
     async def hand_over(self, jobs: Sequence[Waiting], *, new: bool = False) -> None:
-        """Put jobs into their queues and wake an idle worker: five commands for a thousand jobs.
+        """Put jobs into their queues and wake an idle worker: one round trip for a thousand jobs.
 
         What an earlier run of the same id left (retry count, in-progress mark of a dead worker) is cleared, unless the
         jobs are ``new``: just written, so nothing can be there.
@@ -215,17 +154,10 @@ class JobQueue:
             for name, group in by_queue:
                 waiting, queue = list(group), queue_key(name)
                 for start in range(0, len(waiting), _CHUNK):
-                    chunk = waiting[start : start + _CHUNK]
-                    bodies = _bodies(chunk, now_ms)
-                    async with self._redis.pipeline(transaction=False) as pipe:
-                        if not new:
-                            pipe.delete(*_leftovers(bodies))
-                        pipe.mset({job_key_prefix + key: body for key, body in bodies.items()})
-                        pipe.zadd(queue, {str(job.job_id): score(job.priority, now_ms) for job in chunk})
-                        pipe.sadd(_QUEUES, name)
-                        pipe.lpush(_WAKE + queue, "1")
-                        pipe.ltrim(_WAKE + queue, 0, 0)
-                        await pipe.execute()
+                    await self._hand_over(
+                        keys=[queue, _QUEUES, _WAKE + queue, *(() if new else _LEFT_BEHIND)],
+                        args=[name, job_key_prefix, *_messages(waiting[start : start + _CHUNK], now_ms)],
+                    )
 
     async def take(self, queues: Sequence[str], limit: int) -> list[UUID]:
         """Take up to ``limit`` jobs (1 to 1,000) out of ``queues``, the first one first, in one round trip.
@@ -418,19 +350,13 @@ def _job_id(text: bytes) -> UUID | None:
         return None
 
 
-def _leftovers(keys: Collection[str]) -> list[str]:
-    return [prefix + key for key in keys for prefix in (result_key_prefix, retry_key_prefix, in_progress_key_prefix)]
-
-
-def _bodies(jobs: Sequence[Waiting], now_ms: int) -> dict[str, bytes]:
-    """ARQ's message of each job; written once a job type, and the ids put in."""
-    parts: dict[str, list[bytes]] = {}
-    bodies = {}
+def _messages(jobs: Sequence[Waiting], now_ms: int) -> list[bytes | int | str]:
+    """ARQ's messages as the script takes them: written once for all jobs of a type and priority, and their ids."""
+    told: list[bytes | int | str] = []
+    alike: dict[tuple[str, int], list[str]] = defaultdict(list)
     for job in jobs:
-        if job.type not in parts:
-            body = serialize_job(job.type, (_PLACEHOLDER,), {}, None, now_ms, serializer=serialize)
-            parts[job.type] = body.rsplit(_PLACEHOLDER.encode(), 1)
-        head, tail = parts[job.type]
-        key = str(job.job_id)
-        bodies[key] = head + key.encode() + tail
-    return bodies
+        alike[job.type, job.priority].append(str(job.job_id))
+    for (job_type, priority), ids in alike.items():
+        message = serialize_job(job_type, (_PLACEHOLDER,), {}, None, now_ms, serializer=serialize)
+        told += [*message.rsplit(_PLACEHOLDER.encode(), 1), score(priority, now_ms), "".join(ids)]
+    return told
