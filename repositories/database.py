@@ -20,6 +20,7 @@ from repositories.cache import reset_shared_memory_backend
 from repositories.engine import is_pooled, make_engine
 from repositories.errors import connecting, translated
 from repositories.hot_status import HotStatus
+from repositories.lane import Lane
 from repositories.replica import CONNECT_TIMEOUT_SECONDS, RETRY_SECONDS, Replica, read_only
 from repositories.settings import CacheSettings, DatabaseSettings
 
@@ -154,6 +155,10 @@ class DatabaseManager:
                     with connecting():
                         await session.connection()
                 yield session
+
+    def lane(self) -> Lane:
+        """A connection of one's own on the primary, for a loop that sends the same statements all day."""
+        return Lane(self.engine)
 
     async def ping(self) -> None:
         """Return if PostgreSQL answers.

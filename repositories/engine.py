@@ -34,7 +34,7 @@ _BOUNDS = {
     "statement_timeout": f"{STATEMENT_TIMEOUT_SECONDS}s",
     "jit": "off",  # it costs more than it saves on statements of milliseconds
 }
-_SET_BOUNDS = "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _BOUNDS.items())
+SET_BOUNDS = "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _BOUNDS.items())
 
 
 def through_pgbouncer(url: URL) -> URL:
@@ -115,7 +115,7 @@ def is_pooled(engine: AsyncEngine) -> bool:
 
 
 def _set_bounds(connection: Connection) -> None:
-    connection.exec_driver_sql(_SET_BOUNDS)
+    connection.exec_driver_sql(SET_BOUNDS)
 
 
 def _ping_the_idle(engine: AsyncEngine, after_seconds: float) -> None:

@@ -21,7 +21,8 @@ import structlog
 
 from repositories.errors import DatabaseUnavailableError
 from repositories.hot_status import JobStatusChange, Mark
-from repositories.jobs import ClaimedJob, JobRepository, Waiting
+from repositories.jobs import ClaimedJob, DirectJobs, JobRepository, Waiting
+from repositories.lane import Lane
 from worker.ending import end_all
 from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.loops import Loop, Loops
@@ -40,6 +41,7 @@ TELL_SECONDS = 0.1
 """How late hot status may learn that a job was started."""
 
 _CLAIMERS = 2
+_FINISHERS = 2
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -63,7 +65,13 @@ class Batches:
         self._stopping = asyncio.Event()
         self._taking = asyncio.Lock()
         self._claimers: list[asyncio.Task[None]] = []
-        self._finisher = Finisher(runtime, capacity=max(2_000, 4 * self._slots), on_room=self._room.set)
+        self._lanes = [runtime.database.lane() for _ in range(_CLAIMERS + _FINISHERS)]
+        self._finisher = Finisher(
+            runtime,
+            [DirectJobs(lane) for lane in self._lanes[_CLAIMERS:]],
+            capacity=max(2_000, 4 * self._slots),
+            on_room=self._room.set,
+        )
         self._untold: list[tuple[Mark | None, Run]] = []
         self._locked: list[Waiting] = []
         self._keepers = Loops(
@@ -91,14 +99,15 @@ class Batches:
             waiter.cancel()
         await end_all([run.task for run in self._running if run.task is not None])
 
-    async def _claim_forever(self) -> None:
+    async def _claim_forever(self, lane: Lane) -> None:
+        jobs = DirectJobs(lane)
         while not self._stopping.is_set():
             ids: list[UUID] = []
             try:
                 async with self._taking:
-                    ids = await self._take()
+                    ids = await self._take(lane)
                 if ids:
-                    await self._start(ids)
+                    await self._start(jobs, ids)
             except Exception as error:  # a fault of ours must not end the worker: the reconciler sends the jobs again
                 log.exception("claim.error", jobs=len(ids), exc_info=error)
                 await asyncio.sleep(POLL_SECONDS)
@@ -106,7 +115,7 @@ class Batches:
                 self._reserved -= len(ids)
                 self._room.set()
 
-    async def _take(self) -> list[UUID]:
+    async def _take(self, lane: Lane) -> list[UUID]:
         """Take a batch of ids and reserve their slots; empty when there was none, or the worker is to stop."""
         while not self._stopping.is_set():
             free = self._slots - self._reserved - len(self._running)
@@ -121,6 +130,7 @@ class Batches:
                 self._reserved += len(ids)
                 return ids
             if ids is not None:
+                await self._patiently(lane.stay_ready)
                 await self._patiently(self._wait_for_work)
         return []
 
@@ -159,13 +169,13 @@ class Batches:
                     log.info("claim.recovered", tries=failures + 1)
                 return answer
 
-    async def _start(self, ids: Sequence[UUID]) -> None:
+    async def _start(self, jobs: DirectJobs, ids: Sequence[UUID]) -> None:
         """Claim these jobs and start those that are ours now."""
         since = None if self._runtime.hot is None else self._runtime.hot.mark
-        jobs = await self._patiently(lambda: self._claim(ids))
-        self._run(jobs or [], since)
-        left = set(ids) - {job.id for job in jobs or []}
-        if left and jobs is not None:
+        claimed = await self._patiently(lambda: jobs.claim(ids, *self._as_us()))
+        self._run(claimed or [], since)
+        left = set(ids) - {job.id for job in claimed or []}
+        if left and claimed is not None:
             self._run(await self._patiently(lambda: self._admit(left)) or [], since, limited=True)
 
     async def _keep_time(self) -> None:
@@ -206,10 +216,6 @@ class Batches:
         for run in runs:
             run.task = asyncio.create_task(self._carry_out(run))
         log.debug("job.claimed", jobs=len(jobs), first_job_id=str(jobs[0].id))
-
-    async def _claim(self, ids: Sequence[UUID]) -> list[ClaimedJob]:
-        async with self._runtime.database.get_autocommit() as session:
-            return await JobRepository(session).claim(ids, *self._as_us())
 
     async def _admit(self, ids: Collection[UUID]) -> list[ClaimedJob]:
         """Deal with ids that the claim left over: what a limit lets start is claimed, the rest leaves Redis."""
@@ -252,25 +258,20 @@ class Batches:
 
         What cannot be opened now is opened when it is needed: the worker has started, and outlives every outage.
         """
-
-        async def claim() -> None:
-            await self._claim([])
-
-        async def end() -> None:
-            async with self._runtime.database.get_transaction() as session:
-                await JobRepository(session).finish([])
-
-        warming = (warm() for warm in (claim, end) for _ in range(_CLAIMERS))
-        for failed in filter(None, await asyncio.gather(*warming, return_exceptions=True)):
-            if not isinstance(failed, DatabaseUnavailableError):
-                raise failed
-            log.warning("worker.not_warm", reason=failed.reason)
+        calls = [DirectJobs(lane).claim([], *self._as_us()) for lane in self._lanes[:_CLAIMERS]]
+        ends = [DirectJobs(lane).complete([], []) for lane in self._lanes[_CLAIMERS:]]
+        for answer in await asyncio.gather(*calls, *ends, return_exceptions=True):
+            if isinstance(answer, DatabaseUnavailableError):
+                log.warning("worker.not_warm", reason=answer.reason)
+            elif isinstance(answer, BaseException):
+                raise answer
 
     async def __aenter__(self) -> Self:
         await self._warm_up()
         await self._finisher.__aenter__()
         self._claimers = [
-            asyncio.create_task(self._claim_forever(), name=f"claimer-{number}") for number in range(_CLAIMERS)
+            asyncio.create_task(self._claim_forever(lane), name=f"claimer-{number}")
+            for number, lane in enumerate(self._lanes[:_CLAIMERS])
         ]
         self._keepers.start()
         return self
@@ -284,3 +285,5 @@ class Batches:
         await self.stop(at_once)
         await self._keepers.stop()
         await self._finisher.__aexit__(kind, error, trace)
+        for lane in self._lanes:
+            await lane.close()

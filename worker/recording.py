@@ -20,8 +20,8 @@ from repositories.errors import (
     InvalidTransitionError,
     TransactionAbortedError,
 )
-from repositories.hot_status import JobStatusChange
-from repositories.jobs import ClaimedJob, JobRepository, Waiting
+from repositories.hot_status import JobStatusChange, Mark
+from repositories.jobs import ClaimedJob, DirectJobs, JobRepository, Waiting
 from repositories.schemas import Finish, JobError, Outcome, PutBack
 from repositories.states import JobStatus
 from worker.ending import end_all
@@ -87,6 +87,41 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
             waiting = await jobs.waiting_among(outcome.released)
         if limited := {ended.run.job.queue for ended in written if ended.run.limited}:
             waiting += await jobs.release_parked(runtime.tasks, limited)  # their ends made room
+    await _tell(runtime, group, outcome, waiting, since)
+
+
+async def complete(runtime: Runtime, direct: DirectJobs, group: Sequence[Ended]) -> list[Ended]:
+    """Write down the ends that need nothing else with them, as nearly all do; return the others.
+
+    Args:
+        runtime: where to tell of it.
+        direct: where to write.
+        group: at most :data:`GROUP`.
+
+    Raises:
+        DatabaseUnavailableError, RepositoryError: as :func:`record`.
+    """
+    results = {
+        ended.run.held: ended.end.result
+        for ended in group
+        if isinstance(ended.end, Completed) and not ended.run.limited
+    }
+    if not results:
+        return list(group)
+    since = None if runtime.hot is None else runtime.hot.mark
+    outcome = await direct.complete(list(results), list(results.values()))
+    done, left = list[Ended](), list[Ended]()
+    for ended in group:
+        written = ended.run.held in results and ended.run.job.id in outcome.moved
+        (done if written else left).append(ended)
+    await _tell(runtime, done, outcome, [], since)
+    return left
+
+
+async def _tell(
+    runtime: Runtime, group: Sequence[Ended], outcome: Outcome, waiting: Sequence[Waiting], since: Mark | None
+) -> None:
+    """Tell Redis and the log what is on the record now."""
     try:
         await runtime.queue.forget(outcome.moved.keys() - {job.job_id for job in waiting})
         await runtime.queue.hand_over(waiting)
@@ -94,10 +129,10 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
         log.warning(
             "job.not_put_back_in_redis", jobs=len(waiting), reason=str(error), next="a worker's reconciler sends it"
         )
-    if hot is not None and outcome.changes:
-        errors = {ended.run.job.id: ended.end.error for ended in written if isinstance(ended.end, Failed | TryAgain)}
+    if runtime.hot is not None and outcome.changes:
+        errors = {ended.run.job.id: ended.end.error for ended in group if isinstance(ended.end, Failed | TryAgain)}
         changes = [_with_error(change, errors) for change in outcome.changes] if errors else outcome.changes
-        await hot.advance(changes, since=since)
+        await runtime.hot.advance(changes, since=since)
     with together(log) as lines:
         for ended in group:
             _log(lines, ended, outcome)
@@ -146,7 +181,7 @@ def _log(log_: Lines, ended: Ended, outcome: Outcome) -> None:
     if isinstance(end, Lost):
         log_.warning("job.lost", **about, seconds=seconds, reason="another attempt owns the job")
         return
-    refusal = outcome.refused.get(job.id)
+    refusal = outcome.refused.get(job.id) if outcome.refused else None
     if refusal is not None and not _was_written_before(refusal, ended):
         log_.warning("job.end_refused", **about, seconds=seconds, reason=str(refusal))
         return
@@ -175,15 +210,24 @@ def _was_written_before(refusal: Exception, ended: Ended) -> bool:
     return isinstance(row, Finish) and (refusal.found, refusal.found_attempt) == (row.to, row.held.attempt)
 
 
-async def record_at_last(runtime: Runtime, group: Sequence[Ended]) -> None:
+async def record_at_last(runtime: Runtime, group: Sequence[Ended], direct: DirectJobs | None = None) -> None:
     """Write down how these attempts ended, however long PostgreSQL is away.
 
     An end that cannot be written as it is costs the others nothing: its job fails for it, or is let go and rescued.
+
+    Args:
+        runtime: where to write.
+        group: at most :data:`GROUP`.
+        direct: the shorter way for those that need nothing else with them.
     """
     failures = 0
     while True:
         try:
-            await record(runtime, group)
+            if direct is not None:
+                group = await complete(runtime, direct, group)
+                direct = None
+            if group:
+                await record(runtime, group)
         except (DatabaseUnavailableError, TransactionAbortedError) as error:
             if failures == 0:
                 log.warning("job.end_waiting", jobs=len(group), reason=str(error))
@@ -214,15 +258,22 @@ class Finisher:
 
     Args:
         runtime: where to write; leases of jobs whose end is on the record are released.
+        lanes: for the shorter way; as many groups are written at a time.
         capacity: ends that may wait, 1 or more: whoever claims jobs looks at :attr:`full` first.
         on_room: called when there is room again.
         close_seconds: how long leaving the block waits for PostgreSQL. What is not written then is rescued.
     """
 
     def __init__(
-        self, runtime: Runtime, capacity: int, on_room: Callable[[], None], close_seconds: float = 10.0
+        self,
+        runtime: Runtime,
+        lanes: Sequence[DirectJobs],
+        capacity: int,
+        on_room: Callable[[], None],
+        close_seconds: float = 10.0,
     ) -> None:
         self._runtime = runtime
+        self._lanes = lanes
         self._capacity = capacity
         self._on_room = on_room
         self._close_seconds = close_seconds
@@ -242,14 +293,14 @@ class Finisher:
         self._waiting.append(ended)
         self._more.set()
 
-    async def _write(self) -> None:
+    async def _write(self, direct: DirectJobs) -> None:
         while True:
             await self._more.wait()
             while self._waiting:
                 group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
                 self._in_flight += len(group)
                 try:
-                    await record_at_last(self._runtime, group)
+                    await record_at_last(self._runtime, group, direct)
                 finally:
                     self._in_flight -= len(group)
                     self._runtime.leases.release([ended.run.held for ended in group])
@@ -259,7 +310,10 @@ class Finisher:
             self._more.clear()
 
     async def __aenter__(self) -> Self:
-        self._writers = [asyncio.create_task(self._write(), name=f"finisher-{number}") for number in range(2)]
+        self._writers = [
+            asyncio.create_task(self._write(direct), name=f"finisher-{number}")
+            for number, direct in enumerate(self._lanes)
+        ]
         return self
 
     async def __aexit__(

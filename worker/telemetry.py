@@ -38,20 +38,24 @@ def _mask_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 
 
 def _as_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
-    """One line. A worker writes one a job, so this is a part of what a job costs."""
     line = {
         "timestamp": event.pop("timestamp", None) or datetime.now(UTC),
         "level": event.pop("level", None),
         "event": event.pop("event", None),
         **event,
     }
+    return _dumped(line).decode()
+
+
+def _dumped(line: dict[str, Any]) -> bytes:
+    """One line. A worker writes one a job, so this is a part of what a job costs."""
     try:
         text = orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z)
     except TypeError:  # a number of more than 64 bits, or a file's name that is no text
         text = json.dumps(line | {"timestamp": str(line["timestamp"]).replace(" ", "T")}, default=str).encode()
     if b"://" in text:
         text = json.dumps(_mask_values(None, "", json.loads(text))).encode()
-    return text.decode()
+    return text
 
 
 _JSON = [structlog.processors.format_exc_info, _as_json]
@@ -91,22 +95,22 @@ def together(log: Any) -> Iterator[Lines]:
 
 
 def _write_together(log: Any, lines: Lines) -> None:
-    levels = logging.getLevelNamesMapping()
+    names = logging.getLevelNamesMapping()
+    written = {level for level in ("info", "warning") if log.is_enabled_for(names[level.upper()])}
     of_all = {"timestamp": datetime.now(UTC), "level": None, "event": None} | structlog.contextvars.get_contextvars()
-    out, gathered, size = structlog.get_config()["logger_factory"](), list[str](), 0
+    out, gathered, size = structlog.get_config()["logger_factory"](), list[bytes](), 0
     for level, event, fields in lines.taken:
-        if not log.is_enabled_for(levels[level.upper()]):
+        if level not in written:
             continue
-        line = _as_json(None, level, {**of_all, "level": level, "event": event, **fields})
-        length = (len(line) if line.isascii() else len(line.encode())) + 1
+        line = _dumped({**of_all, "level": level, "event": event, **fields})
         # Several processes may write to one pipe: what is longer than this is not written in one piece.
-        if gathered and size + length > select.PIPE_BUF:
-            out.msg("\n".join(gathered))
+        if gathered and size + len(line) >= select.PIPE_BUF:
+            out.msg(b"\n".join(gathered).decode())
             gathered, size = [], 0
         gathered.append(line)
-        size += length
+        size += len(line) + 1
     if gathered:
-        out.msg("\n".join(gathered))
+        out.msg(b"\n".join(gathered).decode())
 
 
 def configure_logging(level: LogLevel, log_format: LogFormat, stream: TextIO | None = None) -> None:

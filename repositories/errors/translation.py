@@ -18,6 +18,7 @@ from repositories.errors.tree import (
     DatabaseUnavailableError,
     InvalidValueError,
     ReadOnlyError,
+    RepositoryError,
     SchemaOutdatedError,
     TransactionAbortedError,
     TransactionFailedError,
@@ -41,6 +42,10 @@ _BY_STATE = {
     "42703": SchemaOutdatedError,  # undefined column
 }
 _BAD_VALUE_CLASS = "22"  # data exception
+_CONFLICT_CLASS = "23"  # integrity constraint violation
+
+# A lane has no SQLAlchemy between itself and the driver.
+_OF_THE_DRIVER = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 # "Key (engine, name)=(local, handbook) already exists.": the shape is the same in every language of the server.
 _KEY_DETAIL = re.compile(r"\((?P<columns>.+?)\)=\((?P<value>.*)\)", re.DOTALL)
@@ -63,23 +68,31 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except IntegrityError as error:
-        raise _conflict(error) from error
     except PendingRollbackError as error:
         raise TransactionFailedError from error
     except PoolTimeoutError as error:
         raise DatabaseUnavailableError("every connection of the pool is in use") from error
-    except DBAPIError as error:
-        state = str(_driver_attribute(error, "sqlstate") or "")
-        if state in _REPEATABLE:
-            raise TransactionAbortedError(state) from error
-        if state in _BY_STATE:
-            raise _BY_STATE[state] from error
-        if _is_bad_value(error):
-            raise InvalidValueError("", _driver_message(error)) from error
-        if is_unavailable(error):
-            raise DatabaseUnavailableError(type(error.orig).__name__) from error
-        raise
+    except _OF_THE_DRIVER as error:
+        told = _told(error)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _told(error: Exception) -> RepositoryError | None:
+    """What an error of the driver means, wrapped by SQLAlchemy or not; ``None`` if it is a fault of ours."""
+    state = str(_driver_attribute(error, "sqlstate") or "")
+    if isinstance(error, IntegrityError) or state.startswith(_CONFLICT_CLASS):
+        return _conflict(error)
+    if state in _REPEATABLE:
+        return TransactionAbortedError(state)
+    if state in _BY_STATE:
+        return _BY_STATE[state]()
+    if _is_bad_value(error):
+        return InvalidValueError("", _driver_message(error))
+    if is_unavailable(error):
+        return DatabaseUnavailableError(type(_raised(error)).__name__)
+    return None
 
 
 @contextmanager
@@ -102,17 +115,17 @@ def connecting() -> Iterator[None]:
         raise DatabaseUnavailableError(type(error).__name__) from error
 
 
-def is_unavailable(error: DBAPIError) -> bool:
-    """Say whether ``error`` means that the server is away, so that the same statement may work later."""
-    if error.connection_invalidated:
+def is_unavailable(error: Exception) -> bool:
+    """Say whether an error of the driver means that the server is away, so that the same statement may work later."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    if isinstance(error, InterfaceError | OperationalError) and not _is_bad_value(error):
+    if isinstance(error, InterfaceError | OperationalError | asyncpg.InterfaceError) and not _is_bad_value(error):
         return True
     state = str(_driver_attribute(error, "sqlstate") or "")
     return state[:2] in _UNAVAILABLE_CLASSES
 
 
-def _conflict(error: IntegrityError) -> ConflictError:
+def _conflict(error: Exception) -> ConflictError:
     constraint = str(_driver_attribute(error, "constraint_name") or "")
     columns, value = str(_driver_attribute(error, "column_name") or ""), ""
     # Only a key is quoted: the detail of a CHECK or NOT NULL violation is the whole row, which is nobody's business.
@@ -124,25 +137,33 @@ def _conflict(error: IntegrityError) -> ConflictError:
     )
 
 
-def _is_bad_value(error: DBAPIError) -> bool:
+def _is_bad_value(error: Exception) -> bool:
     """Asyncpg refuses what it cannot encode before it sends it; the server refuses the rest as a data exception."""
-    cause = getattr(error.orig, "__cause__", None)
+    raised = _raised(error)
     # The client's own DataError is no public name of asyncpg; it is the one InterfaceError that is a ValueError.
-    refused_by_client = isinstance(cause, asyncpg.InterfaceError) and isinstance(cause, ValueError)
+    refused_by_client = any(
+        isinstance(each, asyncpg.InterfaceError) and isinstance(each, ValueError) for each in (raised, raised.__cause__)
+    )
     return refused_by_client or str(_driver_attribute(error, "sqlstate") or "").startswith(_BAD_VALUE_CLASS)
 
 
-def _driver_message(error: DBAPIError) -> str:
+def _driver_message(error: Exception) -> str:
     """The driver's sentence without the statement that SQLAlchemy adds to it."""
-    cause = getattr(error.orig, "__cause__", None) or error.orig
-    first = cause.args[0] if cause is not None and cause.args else type(cause).__name__
+    cause = _raised(error).__cause__ or _raised(error)
+    first = cause.args[0] if cause.args else type(cause).__name__
     return f"the database cannot take this value: {str(first)[:_LONGEST_VALUE]}"
 
 
-def _driver_attribute(error: DBAPIError, name: str) -> Any:
+def _driver_attribute(error: Exception, name: str) -> Any:
     """Asyncpg's own exception is the cause of the one that SQLAlchemy wraps."""
-    for candidate in (error.orig, getattr(error.orig, "__cause__", None)):
+    raised = _raised(error)
+    for candidate in (raised, raised.__cause__):
         value = getattr(candidate, name, None)
         if value is not None:
             return value
     return None
+
+
+def _raised(error: Exception) -> BaseException:
+    """What the driver raised, out of SQLAlchemy's wrapping."""
+    return error.orig or error if isinstance(error, DBAPIError) else error

@@ -2,6 +2,7 @@
 
 from repositories.jobs.callers import CallerDriven
 from repositories.jobs.claim import ClaimedJob, Claiming
+from repositories.jobs.direct import DirectJobs
 from repositories.jobs.finish import Finishing
 from repositories.jobs.guarded import Guarded
 from repositories.jobs.history import Recounting
@@ -12,7 +13,7 @@ from repositories.jobs.retention import Retiring
 from repositories.jobs.statistics import Counting
 from repositories.jobs.summaries import Summarising
 
-__all__ = ["ClaimedJob", "JobRepository", "Place", "Waiting"]
+__all__ = ["ClaimedJob", "DirectJobs", "JobRepository", "Place", "Waiting"]
 
 
 class JobRepository(

@@ -11,8 +11,8 @@ from sqlalchemy import Interval, Text, Uuid, any_, bindparam, or_, select, updat
 from repositories.errors import translated
 from repositories.jobs.admission import Admitting, unrestricted
 from repositories.jobs.core import NOW, array_of, as_arrays, check_batch, held_rows, named, owned, standing, unindexed
-from repositories.jobs.prepared import Prepared
 from repositories.models import Job
+from repositories.prepared import Prepared
 from repositories.schemas import Held, Lease
 from repositories.states import JobStatus, Verb, sources
 
@@ -48,7 +48,8 @@ _CLAIMED = tuple(getattr(Job, name) for name in ClaimedJob._fields if name != "w
 
 
 @cache
-def _claim(*, typed: bool, admitted: bool) -> Prepared:
+def claim_statement(*, typed: bool, admitted: bool) -> Prepared:
+    """Start queued jobs that are due; see :meth:`Claiming.claim`."""
     claimable = standing(sources(Verb.CLAIM, JobStatus.PROCESSING))
     due = (
         select(Job.id)
@@ -78,6 +79,26 @@ def _claim(*, typed: bool, admitted: bool) -> Prepared:
         )
         .returning(*_CLAIMED)
     )
+
+
+def claim_parameters(
+    ids: Collection[UUID], worker_id: str, lease: timedelta, types: Collection[str] | None
+) -> dict[str, Any]:
+    """What :func:`claim_statement` is given.
+
+    Raises:
+        ValueError: more than ``MAX_BATCH`` ids.
+    """
+    check_batch(len(ids), "claim")
+    parameters: dict[str, Any] = {"asked": list(ids), "claimer": worker_id, "lease": lease}
+    if types is not None:
+        parameters["known"] = sorted(types)
+    return parameters
+
+
+def claimed_jobs(rows: Sequence[Any], worker_id: str) -> list[ClaimedJob]:
+    """Read what :func:`claim_statement` returned."""
+    return [ClaimedJob._make((*row, worker_id)) for row in rows]
 
 
 @cache
@@ -126,13 +147,10 @@ class Claiming(Admitting):
         Returns:
             The jobs that are now ours.
         """
-        check_batch(len(ids), "claim")
-        parameters: dict[str, Any] = {"asked": list(ids), "claimer": worker_id, "lease": lease}
-        if types is not None:
-            parameters["known"] = sorted(types)
+        parameters = claim_parameters(ids, worker_id, lease, types)
+        statement = claim_statement(typed=types is not None, admitted=admitted)
         with translated():
-            rows = await _claim(typed=types is not None, admitted=admitted).rows(self.session, parameters)
-            claimed = [ClaimedJob._make((*row, worker_id)) for row in rows]
+            claimed = claimed_jobs(await statement.rows(self.session, parameters), worker_id)
             if self._tells:
                 self._note(job.id for job in claimed)
             return claimed

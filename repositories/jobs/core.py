@@ -36,8 +36,8 @@ from sqlalchemy.orm.util import AliasedClass
 from repositories.base import BaseRepository
 from repositories.errors import InvalidTransitionError, NotFoundError
 from repositories.hot_status import HotStatus, JobStatusChange
-from repositories.jobs.prepared import Prepared
 from repositories.models import Job
+from repositories.prepared import Prepared
 from repositories.schemas import MAX_BATCH, Held, JobCreate, JobUpdate, Outcome
 from repositories.states import FINAL, JobStatus, Verb, sources
 
@@ -81,25 +81,10 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
             rows = await transition.rows(self.session, parameters or {})
         else:
             rows = await self.session.execute(transition, parameters)
-        outcome, ended = Outcome(), dict[UUID, JobStatus]()
-        for job_id, told, has_dependents, version, progress, done, failed, skipped, completed_at, errors in rows:
-            status = _STATUS[told]
-            outcome.moved[job_id] = status
-            changed = {
-                "status": status,
-                "progress": progress,
-                "items_done": done,
-                "items_failed": failed,
-                "items_skipped": skipped,
-                "completed_at": completed_at,
-                "error_count": errors,
-            }
-            outcome.changes.append(JobStatusChange(job_id, version, changed))
-            if has_dependents and status.is_final:
-                ended[job_id] = status
+        outcome, parents = moved_by(rows)
         if self._tells:
             self._note(outcome.moved)
-        outcome.released = await self._settle(ended)
+        outcome.released = await self._settle({job_id: outcome.moved[job_id] for job_id in parents})
         return outcome
 
     async def _settle(self, ended: Mapping[UUID, JobStatus]) -> list[UUID]:
@@ -222,8 +207,29 @@ class JobStatements(BaseRepository[Job, JobCreate, JobUpdate]):
 
 
 def moving(transition: Update) -> Update:
-    """A transition that returns what ``_apply`` reads."""
+    """A transition that returns what :func:`moved_by` reads."""
     return transition.returning(*_MOVED).execution_options(synchronize_session=False)
+
+
+def moved_by(rows: Iterable[Any]) -> tuple[Outcome, list[UUID]]:
+    """Read what a transition of :func:`moving` did, and which of the jobs that it ended others depend on."""
+    outcome, parents = Outcome(), list[UUID]()
+    for job_id, told, has_dependents, version, progress, done, failed, skipped, completed_at, errors in rows:
+        status = _STATUS[told]
+        outcome.moved[job_id] = status
+        changed = {
+            "status": status,
+            "progress": progress,
+            "items_done": done,
+            "items_failed": failed,
+            "items_skipped": skipped,
+            "completed_at": completed_at,
+            "error_count": errors,
+        }
+        outcome.changes.append(JobStatusChange(job_id, version, changed))
+        if has_dependents and status.is_final:
+            parents.append(job_id)
+    return outcome, parents
 
 
 def check_batch(size: int, verb: str) -> None:
@@ -311,12 +317,14 @@ def as_arrays(held: Sequence[Held], **extra: Sequence[Any]) -> dict[str, Any]:
     return {f"mine_{name}": values for name, values in arrays.items()}
 
 
-def owned(mine: Any, allowed: Sequence[str], *also: Any, skip_locked: bool = False) -> CTE:
+def owned(
+    mine: Any, allowed: Sequence[str], *also: Any, only: Sequence[ColumnElement[bool]] = (), skip_locked: bool = False
+) -> CTE:
     """Lock, in id order, the rows of ``mine`` whose attempt still owns them; ``also``: further columns of ``mine``."""
     return (
         select(Job.id, *also)
         .join(mine, and_(Job.id == mine.c.id, Job.attempt == mine.c.attempt))
-        .where(standing(allowed))
+        .where(standing(allowed), *only)
         .order_by(Job.id)
         .with_for_update(of=Job, skip_locked=skip_locked)
         .cte("owned")

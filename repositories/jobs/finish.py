@@ -22,10 +22,12 @@ from repositories.jobs.core import (
     with_cancellation,
     with_error,
 )
-from repositories.jobs.prepared import Prepared
 from repositories.models import STATUS, Job
+from repositories.prepared import Prepared
 from repositories.schemas import Finish, Held, JobError, Outcome, PutBack
 from repositories.states import FINAL, JobStatus, Verb, sources
+
+_encode = json.JSONEncoder(check_circular=False).encode  # one for all: to make one is slow
 
 
 @cache
@@ -54,10 +56,14 @@ def _finish() -> Prepared:
 
 
 @cache
-def _complete() -> Prepared:
-    """What nearly all groups are: no job of it failed or was cancelled, and the statement is half as long."""
+def complete_statement(*, childless: bool) -> Prepared:
+    """What nearly all groups are: no job of it failed or was cancelled, and the statement is half as long.
+
+    Args:
+        childless: leave alone what other jobs depend on: they would have to be released in the same transaction.
+    """
     mine = held_rows(result=Text)
-    ours = owned(mine, [JobStatus.PROCESSING], mine.c.result)
+    ours = owned(mine, [JobStatus.PROCESSING], mine.c.result, only=[~Job.has_dependents] if childless else [])
     values = final_values(JobStatus.COMPLETED) | {"result": cast(ours.c.result, JSONB), "progress": 100.0}
     return Prepared(moving(update(Job).where(Job.id == ours.c.id).values(values)))
 
@@ -91,6 +97,11 @@ def _put_back() -> Prepared:
     return Prepared(moving(transition))
 
 
+def as_json(results: Sequence[dict[str, Any] | None]) -> list[str | None]:
+    """Results as the statements take them."""
+    return [None if result is None else _encode(result) for result in results]
+
+
 class Finishing(JobStatements):
     """Finish, and put back; both only by the attempt that owns the job."""
 
@@ -109,9 +120,9 @@ class Finishing(JobStatements):
         if wrong := [end.to for end in finishes if end.to not in FINAL]:
             raise ValueError(f"cannot finish a job as {wrong[0]}: expected a final state")
         held = [end.held for end in finishes]
-        results = [None if end.result is None else json.dumps(end.result) for end in finishes]
+        results = as_json([end.result for end in finishes])
         if all(end.to is JobStatus.COMPLETED and end.error is None for end in finishes):
-            statement, parameters = _complete(), as_arrays(held, result=results)
+            statement, parameters = complete_statement(childless=False), as_arrays(held, result=results)
         else:
             statement = _finish()
             parameters = as_arrays(

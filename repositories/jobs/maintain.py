@@ -19,8 +19,8 @@ from sqlalchemy.sql import ColumnElement
 from repositories.errors import translated
 from repositories.jobs.admission import PARKED, Admitting, Waiting, not_paused
 from repositories.jobs.core import ASKED_AT, NOW, moving, named, queued_and_due, standing, with_error
-from repositories.jobs.prepared import Prepared
 from repositories.models import CALLER, Job
+from repositories.prepared import Prepared
 from repositories.schemas import Outcome
 from repositories.states import JobStatus
 

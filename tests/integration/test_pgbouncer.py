@@ -18,6 +18,7 @@ from repositories.database import DatabaseManager
 from repositories.engine import through_pgbouncer
 from repositories.items import ItemRepository
 from repositories.jobs import JobRepository
+from repositories.prepared import Prepared
 from repositories.schemas import Finish, Held
 from repositories.states import ItemStatus, JobStatus
 from tests.engines import NotingEngine
@@ -187,3 +188,12 @@ async def test_a_worker_of_the_settings_does_a_job(settings: Settings, unmarked:
 
         after = await client.status(job.id)
     assert (after.status, after.items_done) == (JobStatus.COMPLETED, 1), after.errors
+
+
+async def test_a_lane_has_its_bounds_there_and_leaves_none_of_its_statements_behind(pooled: DatabaseManager) -> None:
+    bound = Prepared(text("SELECT current_setting('statement_timeout'), count(*) FROM pg_prepared_statements"))
+    async with AsyncExitStack() as stack:
+        lanes = [await stack.enter_async_context(pooled.lane()) for _ in range(2 * SERVER_CONNECTIONS)]
+        for _ in range(3):
+            answers = await asyncio.gather(*(lane.rows(bound, {}) for lane in lanes))
+            assert [tuple(rows[0]) for rows in answers] == [("1min", 0)] * len(lanes)

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from repositories.jobs.prepared import Prepared
 from repositories.models import Job
+from repositories.prepared import Prepared
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ from sqlalchemy.sql.expression import ClauseElement
 class Prepared:
     """A statement whose text is made once.
 
+    Attributes:
+        text: as the driver takes it.
+
     Args:
         statement: its parameters are ``bindparam`` of fixed number (no ``IN`` over a list); constants are its own.
 
@@ -29,21 +32,32 @@ class Prepared:
         assert isinstance(compiled, SQLCompiler)
         if compiled.post_compile_params or compiled.literal_execute_params:
             raise ValueError("a prepared statement cannot have parameters that are written into its text")
-        self._text = str(compiled)
+        self.text = str(compiled)
         self._order = tuple(compiled.positiontup or ())
         self._constants = {name: value for name, value in compiled.params.items() if not compiled.binds[name].required}
 
-    async def rows(self, session: AsyncSession, parameters: dict[str, Any]) -> Sequence[Any]:
-        """Send it, and return all rows as the driver has them.
+    def values(self, parameters: dict[str, Any]) -> tuple[Any, ...]:
+        """Return what goes with the text, in its order.
 
         Args:
-            session: in whose transaction.
             parameters: what its ``bindparam`` are; values as the driver takes them.
 
         Raises:
             KeyError: a parameter is missing.
         """
         given = self._constants | parameters
-        values = tuple([given[name] for name in self._order])
+        return tuple([given[name] for name in self._order])
+
+    async def rows(self, session: AsyncSession, parameters: dict[str, Any]) -> Sequence[Any]:
+        """Send it, and return all rows as the driver has them.
+
+        Args:
+            session: in whose transaction.
+            parameters: as for :meth:`values`.
+
+        Raises:
+            KeyError: a parameter is missing.
+        """
+        values = self.values(parameters)
         connection = await session.connection()
-        return (await connection.exec_driver_sql(self._text, values)).all()
+        return (await connection.exec_driver_sql(self.text, values)).all()
