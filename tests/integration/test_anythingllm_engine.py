@@ -3,8 +3,9 @@
 import asyncio
 import io
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -72,6 +73,16 @@ async def slug(engine: AnythingLLMEngine) -> str:
 
 def once(kind: str, *routes: str, most: int = 1) -> dict[str, object]:
     return {kind: {"routes": routes, "most": most}}
+
+
+def noting(done: list[str], name: str, call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+    """The same call, which notes that it was made."""
+
+    async def noted(*arguments: Any) -> object:
+        done.append(name)
+        return await call(*arguments)
+
+    return noted
 
 
 # The good path
@@ -469,6 +480,23 @@ async def test_a_row_without_vectors_is_repaired(
     assert (await server.counters()).faults == {"embed_row_without_vectors": 1}
     assert (await look.listed(slug)).count(stored.locations[0]) == 1
     assert (await look.found(slug, HOURS)).count(f"job://{stored.key}") == 1
+
+
+async def test_repairing_a_document_belongs_to_its_check(
+    engine: AnythingLLMEngine, server: Server, slug: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.embed(slug, await engine.add_document(slug, document("The farm sells milk.")))
+    await server.control(faults=once("embed_row_without_vectors", EMBED))
+    stored = await engine.add_document(slug, document())
+    done = list[str]()
+    for call in ("update_embeddings", "search"):
+        monkeypatch.setattr(engine._api, call, noting(done, call, getattr(engine._api, call)))
+
+    await engine.embed(slug, stored, on_embedded=partial(done.append, "embedded"))
+
+    assert done[:2] == ["update_embeddings", "embedded"]
+    assert done[2:].count("update_embeddings") == 1
+    assert done[-1] == "search"
 
 
 async def test_a_second_row_is_removed(engine: AnythingLLMEngine, look: Look, slug: str) -> None:

@@ -1,7 +1,7 @@
 """``document_upload`` whole: sources, archives, duplicates, versions, sync, and what is told of each document."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,7 +18,14 @@ from repositories.workspaces import WorkspaceRepository
 from tests.archives import packed
 from tests.engines import NotingEngine
 from worker.client import JobClient, NothingToRetryError
-from worker.engines.base import DocumentMetadata, EngineRefusedError, WorkspaceSettings
+from worker.engines.base import (
+    DocumentMetadata,
+    DocumentRejectedError,
+    EngineRefusedError,
+    StoredDocument,
+    WorkspaceSettings,
+    unnoticed,
+)
 from worker.execution import execute
 from worker.files import FileSource, NoFilesError
 from worker.payloads import ObjectSource, OnDuplicate
@@ -64,7 +71,26 @@ async def test_a_document_is_told_with_all_that_is_known_of_it(client: JobClient
         "passages": 1,
         "locations": [f"{job.id}/0"],
     }
-    assert item.timings.keys() == {"read", "upload", "embed"}
+    assert item.timings.keys() == {"read", "upload", "embed", "verify"}
+
+
+class NeverSeenEngine(NotingEngine):
+    """Embeds, and then never finds what it embedded."""
+
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
+        await super().embed(slug, stored, on_embedded=on_embedded)
+        raise DocumentRejectedError("not_embedded", "it has no vectors")
+
+
+async def test_a_document_that_was_never_seen_has_the_time_of_looking_for_it(
+    client: JobClient, runtime: Runtime
+) -> None:
+    runtime.engine = NeverSeenEngine()
+    job = await ran(client, runtime, await client.upload_documents("handbook", [FileSource("a.txt", b"alpha")]))
+
+    (item,) = await client.items(job.id)
+    assert item.error_code == "not_embedded"
+    assert item.timings.keys() == {"read", "upload", "embed", "verify"}
 
 
 async def test_what_is_told_of_a_file_reaches_the_engine_also_with_each_file_of_an_archive(
