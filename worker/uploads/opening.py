@@ -7,7 +7,7 @@ archive is opened once for all of its documents, and read in the order in which 
 import asyncio
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -94,8 +94,9 @@ class Opener:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._archives:
-            await _close(self._archives.popitem()[1])
+        archives = [*self._archives.values()]
+        self._archives.clear()
+        await asyncio.to_thread(_close, archives)
 
     @asynccontextmanager
     async def open(self, item: DocumentItem) -> AsyncIterator[BinaryIO]:
@@ -133,11 +134,11 @@ class Opener:
                     raise
                 kept = self._archives[key] = _OpenArchive(archive, file)
             self._archives.move_to_end(key)
-            kept.readers += 1
+            kept.readers += 1  # nothing is awaited from here to where it is taken back
             surplus = self._surplus()
-        for old in surplus:
-            await _close(old)
         try:
+            if surplus:
+                await asyncio.to_thread(_close, surplus)
             yield kept.archive
         finally:
             kept.readers -= 1
@@ -167,9 +168,10 @@ class Opener:
         return cast("BinaryIO", spooled)  # it has all that one has; only its declared type is wider
 
 
-async def _close(opened: _OpenArchive) -> None:
-    await asyncio.to_thread(opened.archive.close)
-    await asyncio.to_thread(opened.file.close)
+def _close(archives: Sequence[_OpenArchive]) -> None:
+    for opened in archives:
+        opened.archive.close()
+        opened.file.close()
 
 
 def _entry(name: str, version: ObjectVersion) -> ObjectEntry:
