@@ -2,8 +2,10 @@
 
 import asyncio
 import io
+import os
+import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -11,11 +13,13 @@ from typing import BinaryIO
 import pytest
 
 from tests.archives import packed
+from worker.documents.archives import Archive, Entry
 from worker.payloads import DocumentItem
 from worker.storage import Storage
 from worker.uploads.opening import Opener, Sources
 
 PACK = packed(a__txt=b"alpha")
+FILES = 60
 
 
 class Lent(io.BytesIO):
@@ -50,6 +54,76 @@ class LendingStorage(Storage):
 
 def in_archive(number: int) -> DocumentItem:
     return DocumentItem(name="pack.zip/a.txt", sha256=f"{number:064}", archive="pack.zip", path=("0",))
+
+
+class CountedFile(io.BytesIO):
+    """Counts the bytes that are read of it."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        self.count += len(content)
+        return content
+
+
+class OneFileStorage(Storage):
+    """Has one file under every digest."""
+
+    def __init__(self, url: str, file: BinaryIO) -> None:
+        super().__init__(url)
+        self._file = file
+
+    def open(self, sha256: str) -> BinaryIO:
+        return self._file
+
+
+def tar_gz(files: Iterable[tuple[str, bytes]]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def flat() -> bytes:
+    # A name beyond ASCII has a header of its own before it.
+    return tar_gz((f"Größe {number}.bin", os.urandom(20_000)) for number in range(FILES))
+
+
+def nested() -> bytes:
+    parts = [
+        (f"{part}.tar.gz", tar_gz((f"{number}.bin", os.urandom(20_000)) for number in range(FILES // 6)))
+        for part in range(6)
+    ]
+    return tar_gz(parts)
+
+
+@pytest.mark.parametrize("made", [flat, nested])
+@pytest.mark.parametrize("every", [1, 3])
+async def test_a_packed_tar_is_unpacked_once_however_many_documents_of_it_are_read_at_a_time(
+    sources: Sources, tmp_path: Path, made: Callable[[], bytes], every: int
+) -> None:
+    content = made()
+    file = CountedFile(content)
+    with Archive("pack.tar.gz", io.BytesIO(content), sources.bounds) as archive:
+        entries = [*archive.entries()][::every]
+    assert len(entries) == FILES // every
+
+    async def read(opener: Opener, entry: Entry) -> int:
+        item = DocumentItem(name=entry.name, sha256="0" * 64, archive="pack.tar.gz", path=entry.path)
+        async with opener.open(item) as document:
+            return len(await asyncio.to_thread(document.read))
+
+    async with Opener(replace(sources, storage=OneFileStorage(str(tmp_path), file))) as opener:
+        sizes = await asyncio.gather(*(read(opener, entry) for entry in entries))
+
+    assert sizes == [20_000] * len(entries)
+    assert file.count < 1.1 * len(content)
 
 
 async def read(opener: Opener, number: int) -> bytes:

@@ -1,7 +1,8 @@
 """Opening a document of a job, wherever its bytes are: in storage, in a bucket, on the web, or deep in an archive.
 
 Promise: what comes out is a seekable file that stands at its start, and no more of it is in memory than a block. An
-archive is opened once for all of its documents, and read in the order in which they are asked for.
+archive is opened once for all of its documents, and read in the order in which they are asked for: so a packed tar,
+which can only be read forward, is unpacked once however many documents of it are read at a time.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
@@ -73,6 +74,7 @@ def make_sources(settings: DocumentSettings) -> Sources:
 class _OpenArchive:
     archive: Archive
     file: BinaryIO
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # fair, unlike the lock that threads would wait for
     readers: int = 0
 
 
@@ -110,8 +112,8 @@ class Opener:
             StorageUnavailableError: the storage does not answer.
         """
         if item.path:
-            async with self._archive(item) as archive:
-                file = await asyncio.to_thread(archive.open, item.path)
+            async with self._archive(item) as opened, opened.turn:
+                file = await asyncio.to_thread(opened.archive.open, item.path)
         else:
             file = await self._whole(item)
         try:
@@ -120,7 +122,7 @@ class Opener:
             await asyncio.to_thread(file.close)
 
     @asynccontextmanager
-    async def _archive(self, item: DocumentItem) -> AsyncIterator[Archive]:
+    async def _archive(self, item: DocumentItem) -> AsyncIterator[_OpenArchive]:
         """Lend the archive that holds a document; the one used longest ago is closed once nobody reads it."""
         key = item.sha256 or (item.object.url if item.object is not None else "")
         async with self._opening:
@@ -139,7 +141,7 @@ class Opener:
         try:
             if surplus:
                 await asyncio.to_thread(_close, surplus)
-            yield kept.archive
+            yield kept
         finally:
             kept.readers -= 1
 
