@@ -29,6 +29,12 @@ class SourceError(Exception):
         """Stable, lower-case, for machines and reports."""
         return self.error.code
 
+    def lasting(self, *, is_last_attempt: bool) -> JobError:
+        """Return what is to be told of it; raise it again if it may pass and another attempt comes."""
+        if self.transient and not is_last_attempt:
+            raise self
+        return self.error
+
     def __str__(self) -> str:
         return self.error.message
 

@@ -79,9 +79,7 @@ class Storing:
         except DocumentRejectedError as error:
             return told.failed(JobError(code=error.code, message=error.message))
         except SourceError as error:
-            if error.transient and not self._run.is_last_attempt:
-                raise
-            return told.failed(error.error)
+            return told.failed(error.lasting(is_last_attempt=self._run.is_last_attempt))
         except (ArchiveError, EntryError) as error:
             return told.failed(error.error)
         except StoredBytesMissingError as error:
