@@ -31,7 +31,8 @@ async def document_upload(run: Run) -> dict[str, Any]:
     try:
         return await _upload(run, payload)
     except SourceError as error:  # away for a moment
-        raise RetryAfterError(_SOURCE_AGAIN, error.error) from error
+        asked = _SOURCE_AGAIN if error.retry_after is None else timedelta(seconds=error.retry_after)
+        raise RetryAfterError(asked, error.error) from error
     except WorkspaceUnknownError as error:
         raise JobFailedError(error.code, error.message) from error
 

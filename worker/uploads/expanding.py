@@ -13,11 +13,12 @@ from typing import BinaryIO
 from repositories.schemas import MAX_ITEMS, JobError
 from worker.documents.archives import Archive, ArchiveBounds, ArchiveError
 from worker.documents.archives.errors import without_files
-from worker.documents.archives.kinds import kind_by_name
+from worker.documents.archives.kinds import HEAD_BYTES, is_archive, kind_by_name
 from worker.errors import JobFailedError
-from worker.payloads import LONGEST_NAME, DocumentItem, DocumentUploadPayload, LinkSource, ObjectVersion
+from worker.payloads import LONGEST_NAME, DocumentItem, DocumentUploadPayload, ObjectVersion
 from worker.sources import GlobsError, SourceError
 from worker.sources.errors import shown
+from worker.sources.names import mark_of_link, name_of_link
 from worker.storage import StoredBytesMissingError, TooLargeError
 from worker.uploads.opening import Opener, Sources
 
@@ -74,24 +75,44 @@ async def _named(
         except GlobsError as error:
             yield DocumentItem(name=shown(source.url), error=JobError(code="invalid_glob", message=str(error)))
     for link in payload.links:
-        yield await _link(link, sources, is_last_attempt=is_last_attempt)
+        yield await _link(link.url, sources, is_last_attempt=is_last_attempt)
     for item in payload.items:
-        yield item
+        yield item if item.link is None else await _link(item.link, sources, is_last_attempt=is_last_attempt)
 
 
-async def _link(link: LinkSource, sources: Sources, *, is_last_attempt: bool) -> DocumentItem:
+async def _link(link: str, sources: Sources, *, is_last_attempt: bool) -> DocumentItem:
     """A link is fetched when its turn comes, unless it is named like an archive: then to see what is in it."""
-    name = shown(link.url)
-    if kind_by_name(link.url.partition("?")[0].partition("#")[0]) is None:
-        return DocumentItem(name=name, link=link.url)
+    name = name_of_link(link)
+    if kind_by_name(link.partition("?")[0].partition("#")[0]) is None:
+        return DocumentItem(name=name, link=link)
     try:
-        async with sources.links.fetch(link.url) as fetched:
-            stored = await sources.storage.put_stream(fetched.chunks, sources.bounds.total_bytes)
+        async with sources.links.fetch(link) as fetched:
+            head, chunks = await _begun(fetched.chunks)
+            bounds = sources.bounds
+            most = bounds.total_bytes if is_archive(fetched.name, head) else bounds.entry_bytes
+            stored = await sources.storage.put_stream(chunks, most)
     except SourceError as error:
-        return DocumentItem(name=name, link=link.url, error=error.lasting(is_last_attempt=is_last_attempt))
+        return DocumentItem(name=name, link=link, error=error.lasting(is_last_attempt=is_last_attempt))
     except TooLargeError as error:
-        return DocumentItem(name=name, link=link.url, error=JobError(code="too_large", message=f"{name}: {error}"))
-    return DocumentItem(name=fetched.name, sha256=stored.sha256)
+        return DocumentItem(name=name, link=link, error=JobError(code="too_large", message=f"{name}: {error}"))
+    mark = mark_of_link(link)
+    return DocumentItem(name=f"{mark}-{fetched.name}" if mark else fetched.name, sha256=stored.sha256)
+
+
+async def _begun(chunks: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
+    """The first bytes, by which an archive is known, and all of them."""
+    head = b""
+    async for chunk in chunks:
+        head += chunk
+        if len(head) >= HEAD_BYTES:
+            break
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield head
+        async for chunk in chunks:
+            yield chunk
+
+    return head, whole()
 
 
 def _may_be_an_archive(item: DocumentItem) -> bool:

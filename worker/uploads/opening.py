@@ -160,7 +160,7 @@ class Opener:
     async def _fetched(self, link: str) -> BinaryIO:
         spooled = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - it is returned open
         try:
-            async with self._sources.links.fetch(link) as fetched:
+            async with self._sources.links.fetch(link, self._sources.bounds.entry_bytes) as fetched:
                 async for chunk in fetched.chunks:
                     await asyncio.to_thread(spooled.write, chunk)
             spooled.seek(0)
