@@ -20,7 +20,7 @@ from repositories.workspaces import WorkspaceRepository
 from tests.anythingllm_server import Behaviour, Server, running_server
 from tests.integration.anythingllm_engines import HOURS, XLSX, Look, document, make_engine, stands_once, workbook
 from tests.waiting import until
-from worker.engines.anythingllm import AnythingLLMEngine, finding, storing
+from worker.engines.anythingllm import AnythingLLMEngine, finding, naming, storing
 from worker.engines.base import (
     Document,
     DocumentRejectedError,
@@ -620,6 +620,22 @@ async def test_a_sweep_removes_what_a_job_left_and_nobody_keeps(
     assert await look.folders(job_id) == []
     assert await look.listed(slug) == list(other.locations)
     assert await engine.sweep(slug, job_id, []) == 0
+
+
+async def test_a_sweep_that_is_repeated_lists_no_folder_again_that_it_found_empty(
+    engine: AnythingLLMEngine, server: Server, slug: str
+) -> None:
+    sent = document()
+    stored = await engine.add_document(slug, sent)
+    tries = [naming.folder_of_item(sent.job_id, 3, attempt) for attempt in range(1, 31)]
+    for folder in tries:
+        await engine._removing.note_folder(sent.job_id, folder)
+    asked = list[int | None]()
+    for _ in range(2):
+        await server.reset_counters()
+        assert await engine.sweep(slug, sent.job_id, stored.locations) == 0
+        asked.append((await server.counters()).requests.get("documents-folder"))
+    assert asked == [31, 1]
 
 
 async def test_a_sweep_leaves_one_row_of_what_is_kept(engine: AnythingLLMEngine, look: Look, slug: str) -> None:
