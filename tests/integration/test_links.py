@@ -10,8 +10,6 @@ import subprocess
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from ipaddress import ip_network
 from pathlib import Path
 from typing import NamedTuple
@@ -311,7 +309,7 @@ async def test_an_answer_that_is_no_document_says_whether_to_try_again(status: s
         ("0", 0, 0),
         ("999999999", 3_600, 3_600),
         ("-5", 0, 0),
-        (format_datetime(datetime.now(UTC) + timedelta(minutes=10), usegmt=True), 300, 600),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", 3_600, 3_600),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
     ],
 )
