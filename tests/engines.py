@@ -1,7 +1,7 @@
 """An engine for tests of everything but engines: notes every call, keeps documents in memory, fails when told to."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from uuid import UUID
 
 from worker.engines.base import (
@@ -16,6 +16,7 @@ from worker.engines.base import (
     StoredDocument,
     WorkspaceSettings,
     WorkspaceUnknownError,
+    unnoticed,
 )
 
 
@@ -96,11 +97,12 @@ class NotingEngine:
         self.documents.setdefault(document.key, content)
         return StoredDocument(key=document.key, locations=(document.key,), words=len(content.split()), passages=1)
 
-    async def embed(self, slug: str, stored: StoredDocument) -> None:
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
         self._look_for(slug)
         if missing := set(stored.locations) - self.documents.keys():
             raise DocumentRejectedError("not_stored", f"there is no document {min(missing)}")
         self.embedded += stored.locations
+        on_embedded()
 
     async def remove(self, slug: str, locations: Collection[str]) -> None:
         self._look_for(slug)

@@ -7,6 +7,7 @@ from typing import Any
 
 from repositories.models import JobItem
 
+_PHASES = ("read", "upload", "embed", "verify")  # of a document
 _COLUMNS = (
     "position",
     "key",
@@ -22,6 +23,7 @@ _COLUMNS = (
     "words",
     "locations",
     "duplicate_of",
+    *(f"{phase}_seconds" for phase in _PHASES),
     "seconds",
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -49,6 +51,7 @@ def as_table(items: Iterable[JobItem]) -> str:
     for item in items:
         known = (item.result or {}) | item_facts(item)
         known["locations"] = " ".join(known.get("locations") or ())
+        known |= {f"{phase}_seconds": seconds for phase, seconds in item.timings.items()}
         known["seconds"] = round(sum(item.timings.values()), 3)
         writer.writerow({name: _plain(value) for name, value in known.items() if value is not None})
     return text.getvalue()

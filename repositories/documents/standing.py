@@ -5,7 +5,21 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, any_, column, delete, func, literal, or_, select, text, true
+from sqlalchemy import (
+    ColumnElement,
+    Text,
+    and_,
+    any_,
+    column,
+    delete,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    text,
+    true,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import BigInteger
@@ -70,24 +84,31 @@ class Standing:
         """Return what a job's items stored or have reserved, in the items' order."""
         return await self._rows(WorkspaceDocument.job_id == job_id, by_position=True)
 
-    async def uploads_to_sweep(self, within: timedelta, limit: int = MAX_PAGE) -> list[tuple[UUID, str]]:
+    async def uploads_to_sweep(
+        self, within: timedelta, clean_from: timedelta, clean_to: timedelta, limit: int = MAX_PAGE
+    ) -> list[tuple[UUID, str]]:
         """Return ended uploads that may have left something in the engine: the job's id and its workspace's name.
 
-        Those are the ones with more than one attempt, and those that did not complete.
+        Those are first of all the ones with more than one attempt, and those that did not complete. One that completed
+        at once may have lost the reply to a request, which the engine carries out after the job's end: it is returned
+        for a part of that time only.
 
         Args:
             within: how long ago they may have ended.
-            limit: jobs, the last ended first.
+            clean_from: how long ago those must have ended that completed at once.
+            clean_to: how long ago they may have ended.
+            limit: jobs, the last ended of each kind first.
         """
+        now, is_clean = func.statement_timestamp(), and_(Job.attempt <= 1, Job.status == JobStatus.COMPLETED)
         statement = (
             select(Job.id, Job.workspace_id)
             .where(
-                Job.completed_at > func.statement_timestamp() - within,
+                Job.completed_at > now - within,
                 Job.type == JobType.DOCUMENT_UPLOAD,
-                or_(Job.attempt > 1, Job.status != JobStatus.COMPLETED),
+                or_(not_(is_clean), Job.completed_at.between(now - clean_to, now - clean_from)),
                 Job.workspace_id.is_not(None),
             )
-            .order_by(Job.completed_at.desc())
+            .order_by(is_clean, Job.completed_at.desc())
             .limit(limit)
         )
         with translated():

@@ -8,6 +8,7 @@ alone is in a module of its own.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import pytest
 from arq.connections import ArqRedis
@@ -219,6 +220,20 @@ async def test_embedding_again_changes_nothing(engine: Engine, other: Engine) ->
         await other.embed(slug, each)
     assert await engine.locations(slug) == places(*stored)
     assert quoted(await engine.ask(slug, "What does the Tern T7 weigh?")) == quoted(before)
+
+
+async def test_it_is_told_once_when_a_document_is_embedded_and_only_its_check_is_left(
+    engine: Engine, other: Engine
+) -> None:
+    slug = await engine.ensure_workspace("Shop")
+    stored, later = [await engine.add_document(slug, each) for each in (HOURS, PARKING)]
+    told = list[str]()
+
+    await engine.embed(slug, stored, on_embedded=partial(told.append, "the first of its workspace"))
+    await other.embed(slug, later, on_embedded=partial(told.append, "another"))
+    await other.embed(slug, stored, on_embedded=partial(told.append, "one that is embedded"))
+
+    assert told == ["the first of its workspace", "another", "one that is embedded"]
 
 
 async def test_many_first_documents_at_once_all_become_searchable(engine: Engine, other: Engine) -> None:

@@ -104,7 +104,7 @@ async def test_the_calls_of_an_upload_send_no_more_statements_than_they_must(
         "ensure": 1,
         "add": 2,
         "add again": 1,
-        "embed": 3,
+        "embed": 4,
         "embed again": 1,
         "ask": 3,
         "locations": 1,

@@ -3,8 +3,9 @@
 import asyncio
 import io
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from repositories.workspaces import WorkspaceRepository
 from tests.anythingllm_server import Behaviour, Server, running_server
 from tests.integration.anythingllm_engines import HOURS, XLSX, Look, document, make_engine, stands_once, workbook
 from tests.waiting import until
-from worker.engines.anythingllm import AnythingLLMEngine, finding, storing
+from worker.engines.anythingllm import AnythingLLMEngine, finding, naming, storing
 from worker.engines.base import (
     Document,
     DocumentRejectedError,
@@ -72,6 +73,16 @@ async def slug(engine: AnythingLLMEngine) -> str:
 
 def once(kind: str, *routes: str, most: int = 1) -> dict[str, object]:
     return {kind: {"routes": routes, "most": most}}
+
+
+def noting(done: list[str], name: str, call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+    """The same call, which notes that it was made."""
+
+    async def noted(*arguments: Any) -> object:
+        done.append(name)
+        return await call(*arguments)
+
+    return noted
 
 
 # The good path
@@ -471,6 +482,23 @@ async def test_a_row_without_vectors_is_repaired(
     assert (await look.found(slug, HOURS)).count(f"job://{stored.key}") == 1
 
 
+async def test_repairing_a_document_belongs_to_its_check(
+    engine: AnythingLLMEngine, server: Server, slug: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.embed(slug, await engine.add_document(slug, document("The farm sells milk.")))
+    await server.control(faults=once("embed_row_without_vectors", EMBED))
+    stored = await engine.add_document(slug, document())
+    done = list[str]()
+    for call in ("update_embeddings", "search"):
+        monkeypatch.setattr(engine._api, call, noting(done, call, getattr(engine._api, call)))
+
+    await engine.embed(slug, stored, on_embedded=partial(done.append, "embedded"))
+
+    assert done[:2] == ["update_embeddings", "embedded"]
+    assert done[2:].count("update_embeddings") == 1
+    assert done[-1] == "search"
+
+
 async def test_a_second_row_is_removed(engine: AnythingLLMEngine, look: Look, slug: str) -> None:
     stored = await engine.add_document(slug, document())
     await engine.embed(slug, stored)
@@ -592,6 +620,22 @@ async def test_a_sweep_removes_what_a_job_left_and_nobody_keeps(
     assert await look.folders(job_id) == []
     assert await look.listed(slug) == list(other.locations)
     assert await engine.sweep(slug, job_id, []) == 0
+
+
+async def test_a_sweep_that_is_repeated_lists_no_folder_again_that_it_found_empty(
+    engine: AnythingLLMEngine, server: Server, slug: str
+) -> None:
+    sent = document()
+    stored = await engine.add_document(slug, sent)
+    tries = [naming.folder_of_item(sent.job_id, 3, attempt) for attempt in range(1, 31)]
+    for folder in tries:
+        await engine._removing.note_folder(sent.job_id, folder)
+    asked = list[int | None]()
+    for _ in range(2):
+        await server.reset_counters()
+        assert await engine.sweep(slug, sent.job_id, stored.locations) == 0
+        asked.append((await server.counters()).requests.get("documents-folder"))
+    assert asked == [31, 1]
 
 
 async def test_a_sweep_leaves_one_row_of_what_is_kept(engine: AnythingLLMEngine, look: Look, slug: str) -> None:
@@ -836,7 +880,7 @@ async def test_a_workspace_is_made_anew_only_when_its_deletion_is_over(
     deleting = asyncio.create_task(engine.delete_workspace(slug))
 
     async def is_deleted() -> bool:
-        return "workspace-delete" in (await server.counters()).requests
+        return await other._api.workspace(slug) is None
 
     await until(is_deleted)
     assert await other.ensure_workspace(name) == slug

@@ -348,6 +348,9 @@ def test_items_are_a_table_in_which_no_name_is_a_formula(
     assert rows["same.txt"]["duplicate_of"] == "a.txt"
     assert (rows["a.txt"]["bytes"], rows["a.txt"]["media_type"]) == ("5", "text/plain")
     assert rows["a.txt"]["locations"] == f"{job_id}/1"
+    phases = [float(rows["a.txt"][f"{phase}_seconds"]) for phase in ("read", "upload", "embed", "verify")]
+    assert float(rows["a.txt"]["seconds"]) == pytest.approx(sum(phases), abs=0.001)
+    assert rows["bad.txt"]["verify_seconds"] == ""
     assert rows["bad.txt"]["error"] == "bad.txt cannot be read"
 
 

@@ -1,9 +1,8 @@
 """``document_upload`` whole: sources, archives, duplicates, versions, sync, and what is told of each document."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from ipaddress import ip_network
 from pathlib import Path
 from uuid import UUID
 
@@ -18,13 +17,20 @@ from repositories.workspaces import WorkspaceRepository
 from tests.archives import packed
 from tests.engines import NotingEngine
 from worker.client import JobClient, NothingToRetryError
-from worker.engines.base import DocumentMetadata, EngineRefusedError, WorkspaceSettings
+from worker.engines.base import (
+    DocumentMetadata,
+    DocumentRejectedError,
+    EngineRefusedError,
+    StoredDocument,
+    WorkspaceSettings,
+    unnoticed,
+)
 from worker.execution import execute
 from worker.files import FileSource, NoFilesError
 from worker.payloads import ObjectSource, OnDuplicate
 from worker.questions.question_set import Question, QuestionSet
 from worker.run import Runtime
-from worker.sources import LinkFetcher, ObjectSources
+from worker.sources import ObjectSources
 from worker.tasks.maintenance import sweep_documents
 
 
@@ -64,7 +70,26 @@ async def test_a_document_is_told_with_all_that_is_known_of_it(client: JobClient
         "passages": 1,
         "locations": [f"{job.id}/0"],
     }
-    assert item.timings.keys() == {"read", "upload", "embed"}
+    assert item.timings.keys() == {"read", "upload", "embed", "verify"}
+
+
+class NeverSeenEngine(NotingEngine):
+    """Embeds, and then never finds what it embedded."""
+
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
+        await super().embed(slug, stored, on_embedded=on_embedded)
+        raise DocumentRejectedError("not_embedded", "it has no vectors")
+
+
+async def test_a_document_that_was_never_seen_has_the_time_of_looking_for_it(
+    client: JobClient, runtime: Runtime
+) -> None:
+    runtime.engine = NeverSeenEngine()
+    job = await ran(client, runtime, await client.upload_documents("handbook", [FileSource("a.txt", b"alpha")]))
+
+    (item,) = await client.items(job.id)
+    assert item.error_code == "not_embedded"
+    assert item.timings.keys() == {"read", "upload", "embed", "verify"}
 
 
 async def test_what_is_told_of_a_file_reaches_the_engine_also_with_each_file_of_an_archive(
@@ -314,56 +339,6 @@ async def test_objects_below_an_allowed_prefix_are_read_and_others_are_refused(
     }
     assert [item.error_code for item in items.values() if item.error_code] == ["object_forbidden"]
     assert sorted(engine.added) == ["a.txt", "deep/b.md", "pack.zip/d.txt"]
-
-
-@pytest.fixture
-async def website() -> AsyncIterator[str]:
-    """A page, an archive, and a way to the metadata service of a cloud."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
-        if path == "/away":
-            writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/latest/meta-data\r\n\r\n")
-        else:
-            body = packed(e__txt=b"in an archive") if path.endswith(".zip") else b"<html><body>A page.</body></html>"
-            kind = b"application/zip" if path.endswith(".zip") else b"text/html"
-            head = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
-            writer.write(head % (kind, len(body)) + body)
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-async def test_links_are_fetched_and_none_leads_where_it_must_not(
-    client: JobClient, runtime: Runtime, engine: NotingEngine, website: str
-) -> None:
-    allowed = LinkFetcher(max_bytes=1_000_000, timeout_seconds=10, allow_private=[ip_network("127.0.0.0/8")])
-    runtime.sources = replace(runtime.sources, links=allowed)
-    links = [f"{website}/page", f"{website}/pack.zip", f"{website}/away", "http://169.254.169.254/latest/meta-data"]
-
-    job = await ran(client, runtime, await client.upload_documents("handbook", links=links))
-
-    items = await by_name(client, job.id)
-    assert {name: (item.status, item.error_code) for name, item in items.items()} == {
-        f"{website}/page": (ItemStatus.DONE, None),
-        "pack.zip/e.txt": (ItemStatus.DONE, None),
-        f"{website}/away": (ItemStatus.FAILED, "link_forbidden"),
-        "http://169.254.169.254/latest/meta-data": (ItemStatus.FAILED, "link_forbidden"),
-    }
-
-
-async def test_a_private_address_is_refused_unless_it_was_allowed(
-    client: JobClient, runtime: Runtime, website: str
-) -> None:
-    job = await client.upload_documents("handbook", [FileSource("a.txt", b"one")], links=[f"{website}/page"])
-
-    await ran(client, runtime, job)
-
-    (refused,) = [item for item in await client.items(job.id) if item.error_code]
-    assert refused.error_code == "link_forbidden"
 
 
 async def test_streams_go_to_storage_without_being_held_and_a_stream_that_is_too_long_fails_alone(

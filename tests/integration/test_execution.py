@@ -75,7 +75,7 @@ async def test_an_upload_stores_and_embeds_every_file(
     assert after.result["workspace_slug"] == "slug-handbook"
     assert after.result["bytes"] == sum(len(f"document {n}") for n in range(6))
     items = await client.items(job.id)
-    assert set(items[0].timings) == {"read", "upload", "embed"}
+    assert set(items[0].timings) == {"read", "upload", "embed", "verify"}
 
 
 async def test_one_bad_file_fails_its_item_and_never_the_job(client: JobClient, runtime: Runtime) -> None:

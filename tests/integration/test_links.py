@@ -302,6 +302,40 @@ async def test_an_answer_that_is_no_document_says_whether_to_try_again(status: s
     assert "hunter2" not in str(error)
 
 
+@pytest.mark.parametrize(
+    ("told", "least", "most"),
+    [
+        ("120", 120, 120),
+        ("0", 0, 0),
+        ("999999999", 3_600, 3_600),
+        ("-5", 0, 0),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", 3_600, 3_600),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+    ],
+)
+async def test_a_server_that_says_when_to_come_again_is_heard(told: str, least: float, most: float) -> None:
+    async with serving(replying(b"", f"Retry-After: {told}", status="503 Busy")) as server:
+        asked = (await refused(server.url())).retry_after
+
+    assert asked is not None
+    assert least <= asked <= most
+
+
+@pytest.mark.parametrize("told", ["soon", "", "Wed, 99 Oct 2015 07:28:00 GMT", "nan"])
+async def test_a_server_that_does_not_say_when_is_asked_at_our_own_pace(told: str) -> None:
+    async with serving(replying(b"", f"Retry-After: {told}", status="503 Busy")) as server:
+        assert (await refused(server.url())).retry_after is None
+
+
+async def test_a_fetch_may_have_a_bound_of_its_own() -> None:
+    async with serving(replying(bytes(2 * MIB))) as server, AsyncExitStack() as stack:
+        with pytest.raises(SourceError) as raised:
+            await stack.enter_async_context(fetcher().fetch(server.url(), MIB))
+
+    assert raised.value.code == "link_too_large"
+    assert f"{MIB:,}" in str(raised.value)
+
+
 async def test_a_document_said_to_be_too_large_is_refused_before_it_is_read() -> None:
     async with serving(replying(b"", length=11 * MIB)) as server, AsyncExitStack() as stack:
         with pytest.raises(SourceError) as raised:

@@ -4,11 +4,8 @@ import io
 import os
 import time
 import zipfile
-from collections.abc import Collection
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -17,17 +14,15 @@ from repositories.documents import DocumentRepository
 from repositories.jobs import JobRepository
 from repositories.models import Job
 from repositories.states import JobStatus
-from tests.engines import NotingEngine
 from tests.factories import job_in
 from worker.client import JobClient
-from worker.engines.base import EngineError, EngineUnavailableError, WorkspaceUnknownError
 from worker.execution import execute
 from worker.files import FileSource
 from worker.main import worker_settings
 from worker.run import Runtime
 from worker.settings import Settings
 from worker.storage import StoredBytesMissingError
-from worker.tasks.maintenance import cleanup, roll_up, sweep_documents, sweep_storage
+from worker.tasks.maintenance import cleanup, roll_up, sweep_storage
 
 
 async def test_retention_deletes_what_is_old_and_keeps_the_rest(runtime: Runtime) -> None:
@@ -134,42 +129,3 @@ async def test_what_is_needed_is_asked_once_however_many_bytes_are_old(
     await sweep_storage({"runtime": runtime})
 
     assert len([one for one in statements if "sha256" in one]) == 1, statements
-
-
-# --- documents in the engine ----------------------------------------------------------------------------------------
-
-
-class SweepingEngine(NotingEngine):
-    """Answers its first sweep with an error."""
-
-    def __init__(self, error: EngineError) -> None:
-        super().__init__()
-        self._errors = [error]
-        self.asked_to_sweep: list[UUID] = []
-
-    async def sweep(self, slug: str, job_id: UUID, keep: Collection[str]) -> int:
-        self.asked_to_sweep.append(job_id)
-        if self._errors:
-            raise self._errors.pop()
-        return await super().sweep(slug, job_id, keep)
-
-
-@pytest.mark.parametrize(
-    ("error", "asked"),
-    [
-        (WorkspaceUnknownError("workspace_unknown", "there is no such workspace"), 2),
-        (EngineUnavailableError("engine_unavailable", "the engine is away"), 1),
-    ],
-)
-async def test_one_jobs_error_does_not_keep_the_others_from_being_swept_unless_the_engine_is_away(
-    client: JobClient, runtime: Runtime, error: EngineError, asked: int
-) -> None:
-    for content in (b"reject one", b"reject two"):
-        job, _ = await uploaded(client, {"a.txt": content})
-        await execute(runtime, str(job.id))
-    engine = SweepingEngine(error)
-
-    await sweep_documents({"runtime": replace(runtime, engine=engine)})
-
-    assert len(engine.asked_to_sweep) == asked
-    assert len(engine.swept) == asked - 1

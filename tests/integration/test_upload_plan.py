@@ -91,7 +91,8 @@ async def test_a_plan_refuses_what_the_upload_refuses_with_the_same_codes(
     job = await client.upload_documents("handbook", files)
     await execute(replace(runtime, settings=strict, sources=make_sources(strict)), str(job.id))
 
-    codes = {item.key: item.error_code for item in await client.items(job.id)}
+    items = {item.key: item for item in await client.items(job.id)}
+    codes = {name: item.error_code for name, item in items.items()}
     assert {one.name: one.code for one in plan} == codes
     assert codes == {
         "good.txt": None,
@@ -106,6 +107,8 @@ async def test_a_plan_refuses_what_the_upload_refuses_with_the_same_codes(
         "pack.zip/program.txt": "unsupported_type",
         "nul\ufffd.txt": "invalid_name",
     }
+    archives = {one.name: one.about for one in plan if one.name.endswith(".zip")}
+    assert archives == {name: items[name].error for name in archives}
 
 
 async def test_an_error_of_reading_one_file_does_not_hide_the_others(

@@ -36,7 +36,7 @@ def tarred(*entries: tuple[str | tarfile.TarInfo, bytes], mode: str = "w", **opt
 
 
 def tar_gz(*entries: tuple[str | tarfile.TarInfo, bytes]) -> bytes:
-    return tarred(*entries, mode="w:gz")
+    return gzip.compress(tarred(*entries), mtime=0)  # the same bytes always: they are in names of tests
 
 
 def tar_zst(*entries: tuple[str | tarfile.TarInfo, bytes]) -> bytes:

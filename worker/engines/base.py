@@ -5,7 +5,7 @@ names those five calls, what goes in and out of them, and the errors that tell a
 of jobs, queues or any one system; a new engine passes the same contract suite (``tests/contract``).
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Annotated, BinaryIO, Protocol
 from uuid import UUID
@@ -207,6 +207,10 @@ def check_workspace_name(name: str) -> None:
         raise ValueError(f"a workspace name has 1 to {_LONGEST_NAME} characters, this one has {len(name)}")
 
 
+def unnoticed() -> None:
+    """What is called where nobody wants to know."""
+
+
 class Engine(Protocol):
     """The calls a task makes. Every one may raise :class:`EngineUnavailableError` and :class:`EngineRefusedError`.
 
@@ -249,8 +253,14 @@ class Engine(Protocol):
         """
         ...
 
-    async def embed(self, slug: str, stored: StoredDocument) -> None:
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
         """Make a stored document searchable, and return once that was seen. Asked again, it changes nothing.
+
+        Args:
+            slug: the workspace's.
+            stored: as :meth:`add_document` returned it.
+            on_embedded: called once, when the embedding itself is over. What the engine does from then on is to see
+                that the document is listed and has vectors, and to put right what is amiss.
 
         Raises:
             WorkspaceUnknownError: no workspace has this slug.

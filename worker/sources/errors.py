@@ -17,17 +17,25 @@ class SourceError(Exception):
     Attributes:
         error: the code, and one or two sentences that name the URL without its secrets.
         transient: the same call may work later.
+        retry_after: seconds after which that is, where whoever refused it said so.
     """
 
-    def __init__(self, code: str, message: str, *, transient: bool = False) -> None:
-        super().__init__(code, message, transient)
+    def __init__(self, code: str, message: str, *, transient: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(code, message, transient, retry_after)
         self.error = JobError(code=code, message=message)
         self.transient = transient
+        self.retry_after = retry_after
 
     @property
     def code(self) -> str:
         """Stable, lower-case, for machines and reports."""
         return self.error.code
+
+    def lasting(self, *, is_last_attempt: bool) -> JobError:
+        """Return what is to be told of it; raise it again if it may pass and another attempt comes."""
+        if self.transient and not is_last_attempt:
+            raise self
+        return self.error
 
     def __str__(self) -> str:
         return self.error.message

@@ -16,6 +16,7 @@ from typing import cast
 
 import httpx
 
+from worker.retries import asked_to_wait
 from worker.sources.addresses import Network
 from worker.sources.connecting import CheckedBackend, CheckedTransport, Resolver, resolve
 from worker.sources.errors import SourceError, shown
@@ -88,17 +89,19 @@ class LinkFetcher:
         self._tls = tls or httpx.create_ssl_context(trust_env=False)
 
     @asynccontextmanager
-    async def fetch(self, link: str) -> AsyncIterator[Fetched]:
+    async def fetch(self, link: str, max_bytes: int | None = None) -> AsyncIterator[Fetched]:
         """Ask for a document, and give it while its bytes are still coming.
 
         Args:
             link: as a person wrote it.
+            max_bytes: of this document, unpacked, where it may have fewer than others.
 
         Raises:
             SourceError: on entering, or while the chunks are read: ``link_invalid``, ``link_forbidden``,
                 ``link_not_found``, ``link_too_large``, ``link_too_slow``, ``link_unreachable``.
         """
         deadline = asyncio.get_running_loop().time() + self._timeout_seconds
+        most = self._max_bytes if max_bytes is None else min(max_bytes, self._max_bytes)
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(
                 httpx.AsyncClient(
@@ -110,7 +113,7 @@ class LinkFetcher:
             )
             response = await self._follow(client, target(link), deadline)
             stack.push_async_callback(response.aclose)
-            chunks = await stack.enter_async_context(aclosing(self._chunks(response, deadline)))
+            chunks = await stack.enter_async_context(aclosing(_chunks(response, most, deadline)))
             headers = response.headers
             yield Fetched(
                 name=name_of(response.url, headers.get("content-disposition"), headers.get("content-type")),
@@ -118,7 +121,7 @@ class LinkFetcher:
                 content_type=headers.get("content-type", "")[:_LONGEST_HEADER],
                 final_url=str(response.url),
                 etag=headers["etag"][:_LONGEST_HEADER] if "etag" in headers else None,
-                size=self._size(response),
+                size=_size(response, most),
             )
 
     async def _follow(self, client: httpx.AsyncClient, url: httpx.URL, deadline: float) -> httpx.Response:
@@ -131,53 +134,56 @@ class LinkFetcher:
                 return response
             await response.aclose()
             if response.status_code not in _REDIRECTS:
-                raise _refused(url, response.status_code)
+                raise _refused(url, response)
             url = _next(url, response.headers.get("location", ""))
         raise SourceError("link_invalid", f"{shown(first)} redirects more than {self._max_redirects} times")
 
-    def _size(self, response: httpx.Response) -> int | None:
-        """What the server says of the size; a document that is too large is refused before a byte of it is read.
 
-        Raises:
-            SourceError: ``link_too_large``, or ``link_invalid`` for an encoding that was not offered.
-        """
-        encoding = _encoding(response)
-        if encoding not in ("", "gzip"):
-            raise SourceError("link_invalid", f"{shown(response.url)} comes packed as {encoding[:20]}, not as gzip")
-        told = response.headers.get("content-length", "")
-        if encoding or not told.isascii() or not told.isdigit():
-            return None
-        if int(told) > self._max_bytes:
-            raise self._too_large(response)
-        return int(told)
+def _size(response: httpx.Response, max_bytes: int) -> int | None:
+    """What the server says of the size; a document that is too large is refused before a byte of it is read.
 
-    def _too_large(self, response: httpx.Response) -> SourceError:
-        message = f"{shown(response.url)} is larger than {self._max_bytes:,} bytes: split it, or raise the limit"
-        return SourceError("link_too_large", message)
+    Raises:
+        SourceError: ``link_too_large``, or ``link_invalid`` for an encoding that was not offered.
+    """
+    encoding = _encoding(response)
+    if encoding not in ("", "gzip"):
+        raise SourceError("link_invalid", f"{shown(response.url)} comes packed as {encoding[:20]}, not as gzip")
+    told = response.headers.get("content-length", "")
+    if encoding or not told.isascii() or not told.isdigit():
+        return None
+    if int(told) > max_bytes:
+        raise _too_large(response, max_bytes)
+    return int(told)
 
-    async def _chunks(self, response: httpx.Response, deadline: float) -> AsyncGenerator[bytes, None]:
-        packed = _Gunzip() if _encoding(response) else None
-        received = size = 0
-        async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as pieces:
-            while True:
-                async with _translated(response.url, deadline):
-                    piece = await anext(pieces, None)
-                if piece is None:
-                    break
-                received += len(piece)
-                # Packed bytes may unpack to nothing at all, for ever; gzip makes nothing larger by more than a little.
-                if received > self._max_bytes + self._max_bytes // 100 + _PIECE_BYTES:
-                    raise self._too_large(response)
-                try:
-                    for chunk in packed.unpack(piece) if packed is not None else (piece,):
-                        size += len(chunk)
-                        if size > self._max_bytes:
-                            raise self._too_large(response)
-                        yield chunk
-                except zlib.error as error:
-                    raise SourceError("link_invalid", f"{shown(response.url)} is packed wrongly: {error}") from error
-        if packed is not None and not packed.ended:
-            raise _broken(response.url)
+
+def _too_large(response: httpx.Response, max_bytes: int) -> SourceError:
+    message = f"{shown(response.url)} is larger than {max_bytes:,} bytes: split it, or raise the limit"
+    return SourceError("link_too_large", message)
+
+
+async def _chunks(response: httpx.Response, max_bytes: int, deadline: float) -> AsyncGenerator[bytes, None]:
+    packed = _Gunzip() if _encoding(response) else None
+    received = size = 0
+    async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as pieces:
+        while True:
+            async with _translated(response.url, deadline):
+                piece = await anext(pieces, None)
+            if piece is None:
+                break
+            received += len(piece)
+            # Packed bytes may unpack to nothing at all, for ever; gzip makes nothing larger by more than a little.
+            if received > max_bytes + max_bytes // 100 + _PIECE_BYTES:
+                raise _too_large(response, max_bytes)
+            try:
+                for chunk in packed.unpack(piece) if packed is not None else (piece,):
+                    size += len(chunk)
+                    if size > max_bytes:
+                        raise _too_large(response, max_bytes)
+                    yield chunk
+            except zlib.error as error:
+                raise SourceError("link_invalid", f"{shown(response.url)} is packed wrongly: {error}") from error
+    if packed is not None and not packed.ended:
+        raise _broken(response.url)
 
 
 class _Gunzip:
@@ -226,10 +232,16 @@ def _next(url: httpx.URL, location: str) -> httpx.URL:
     return following
 
 
-def _refused(url: httpx.URL, status: int) -> SourceError:
+def _refused(url: httpx.URL, response: httpx.Response) -> SourceError:
+    status = response.status_code
     answer = f"{shown(url)} answered {status}"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _TRY_LATER:
-        return SourceError("link_unreachable", f"{answer}: try again later", transient=True)
+        return SourceError(
+            "link_unreachable",
+            f"{answer}: try again later",
+            transient=True,
+            retry_after=asked_to_wait(response.headers),
+        )
     if status >= HTTPStatus.BAD_REQUEST:
         return SourceError("link_not_found", f"{answer}: is the link right, and may everybody read it?")
     return SourceError("link_invalid", f"{answer}, which is no document")

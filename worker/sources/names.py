@@ -5,6 +5,7 @@ characters, and not too long. An engine may decide by the ending what a file is,
 the program that made the page (``.php``), is completed from the content type.
 """
 
+import hashlib
 import mimetypes
 import re
 import unicodedata
@@ -14,9 +15,16 @@ from urllib.parse import unquote
 
 import httpx
 
+from worker.sources.errors import shown
+
 _LONGEST_NAME = 200  # bytes of UTF-8: file systems and engines take 255, and some add an ending or a number
 _LONGEST_HEADER = 2_000
 _ENDING = re.compile(r"\.(?=[a-z0-9]*[a-z])[a-z0-9]{1,8}", re.IGNORECASE)
+# Of S3, GCS and CloudFront; of Azure, whose short names mean something else where no ``sig`` is among them.
+_OF_A_SIGNATURE = re.compile(
+    "(x-amz|x-goog)-.*|awsaccesskeyid|googleaccessid|expires|signature|policy|key-pair-id", re.IGNORECASE
+)
+_OF_AZURE = re.compile("sig|s[eiprtv]|spr|sk(oid|tid|t|e|s|v)", re.IGNORECASE)
 _PROGRAMS = frozenset({".asp", ".aspx", ".cfm", ".cgi", ".do", ".jsp", ".php", ".pl"})
 # Where the system's table is silent, differs from machine to machine, or offers an ending that nobody uses.
 _ENDINGS = {
@@ -48,6 +56,30 @@ def name_of(url: httpx.URL, content_disposition: str | None, content_type: str |
             missing = not _ENDING.fullmatch(suffix) or (suffix.lower() in _PROGRAMS and ending != "")
             return _cut(name, ending if missing else "")
     return _cut(_safe(url.host) or "document", ending)
+
+
+def name_of_link(link: str) -> str:
+    """Return what the document behind a link is called: the link without its secrets.
+
+    What that hides is told apart by a short digest after the ``…``, so that two links have two names and one link has
+    the same name always; parts that a signed link gets anew each time are left out of it.
+    """
+    name = shown(link)
+    return f"{name}{mark_of_link(link)}" if name.endswith("…") else name
+
+
+def mark_of_link(link: str) -> str:
+    """Return a short digest of what :func:`shown` hides of a link; ``""`` if that is nothing."""
+    try:
+        url = httpx.URL(link)
+    except (httpx.InvalidURL, TypeError, ValueError):
+        return ""
+    signed = _OF_AZURE if "sig" in url.params else _OF_A_SIGNATURE
+    said = sorted(part for part in url.params.multi_items() if not signed.fullmatch(part[0]))  # the order says nothing
+    bare = url.copy_with(username=None, password=None, query=None, fragment=None)
+    if not said and str(bare) == shown(bare):
+        return ""
+    return hashlib.sha256(repr((str(bare), said)).encode()).hexdigest()[:8]
 
 
 def _offered(header: str | None) -> str:

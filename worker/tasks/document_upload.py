@@ -21,6 +21,7 @@ from worker.uploads.expanding import expand
 from worker.uploads.keeping_in_step import find_place, finish
 from worker.uploads.opening import Opener
 from worker.uploads.storing import Place, Storing
+from worker.uploads.sweeping import wait_for_sweeps
 
 _SOURCE_AGAIN = timedelta(seconds=30)
 
@@ -31,12 +32,14 @@ async def document_upload(run: Run) -> dict[str, Any]:
     try:
         return await _upload(run, payload)
     except SourceError as error:  # away for a moment
-        raise RetryAfterError(_SOURCE_AGAIN, error.error) from error
+        asked = _SOURCE_AGAIN if error.retry_after is None else timedelta(seconds=error.retry_after)
+        raise RetryAfterError(asked, error.error) from error
     except WorkspaceUnknownError as error:
         raise JobFailedError(error.code, error.message) from error
 
 
 async def _upload(run: Run, payload: DocumentUploadPayload) -> dict[str, Any]:
+    await wait_for_sweeps(run)
     place = await find_place(run, payload)
     left_out = Counter[str]()
     async with Opener(run.runtime.sources) as opener:

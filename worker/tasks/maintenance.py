@@ -7,18 +7,19 @@ from typing import Any
 import structlog
 
 from repositories.documents import DocumentRepository
-from repositories.items import ItemRepository
 from repositories.jobs import JobRepository
-from repositories.workspaces import WorkspaceRepository
+from repositories.locks import LockLostError
 from worker.engines.base import EngineError, EngineRefusedError, EngineUnavailableError
 from worker.run import Runtime
-from worker.uploads.keeping_in_step import sweep_job
+from worker.uploads.sweeping import sweep_ended
 
 log = structlog.get_logger(__name__)
 
 _BATCH = 1_000
 _SWEPT_AGAIN = timedelta(hours=1)
 """How long after its end a job's folder is still looked at: a server may work on a request of a dead worker so long."""
+_SWEPT_ONCE_MORE = timedelta(minutes=10), timedelta(minutes=30)
+"""When after its end that of a job is, which completed at once: two turns, so that one may be missed."""
 
 
 async def cleanup(ctx: dict[Any, Any]) -> None:
@@ -66,18 +67,12 @@ async def sweep_documents(ctx: dict[Any, Any]) -> None:
     """Remove from the engine what lost attempts left there, also what their last requests made after the job's end."""
     runtime: Runtime = ctx["runtime"]
     async with runtime.database.get_session() as session:
-        uploads = await DocumentRepository(session).uploads_to_sweep(_SWEPT_AGAIN, _BATCH)
+        uploads = await DocumentRepository(session).uploads_to_sweep(_SWEPT_AGAIN, *_SWEPT_ONCE_MORE, _BATCH)
     total = 0
     for job_id, workspace in uploads:
-        async with runtime.database.get_session() as session:
-            known = await WorkspaceRepository(session, runtime.engine.name).get(workspace)
-            jobs = await JobRepository(session).get_many([job_id])
-            items = await ItemRepository(session).list(job_id)
-        if known is None or not all(job.status.is_final for job in jobs):  # somebody asked for it again meanwhile
-            continue
         try:
-            total += await sweep_job(runtime.database, runtime.engine, known.slug, items)
-        except EngineError as error:  # the next turn comes by here again
+            total += await sweep_ended(runtime, job_id, workspace)
+        except (EngineError, LockLostError) as error:  # the next turn comes by here again
             log.warning("documents.not_swept", job_id=str(job_id), reason=str(error))
             if isinstance(error, EngineUnavailableError | EngineRefusedError):
                 break  # it would say the same of every other job

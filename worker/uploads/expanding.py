@@ -8,14 +8,17 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from repositories.schemas import MAX_ITEMS, JobError
-from worker.documents.archives import Archive, ArchiveError
+from worker.documents.archives import Archive, ArchiveBounds, ArchiveError
+from worker.documents.archives.errors import without_files
 from worker.documents.archives.kinds import HEAD_BYTES, is_archive, kind_by_name
 from worker.errors import JobFailedError
-from worker.payloads import LONGEST_NAME, DocumentItem, DocumentUploadPayload, LinkSource, ObjectVersion
+from worker.payloads import LONGEST_NAME, DocumentItem, DocumentUploadPayload, ObjectVersion
 from worker.sources import GlobsError, SourceError
 from worker.sources.errors import shown
+from worker.sources.names import mark_of_link, name_of_link
 from worker.storage import StoredBytesMissingError, TooLargeError
 from worker.uploads.opening import Opener, Sources
 
@@ -68,32 +71,48 @@ async def _named(
                 version = ObjectVersion(url=entry.url, size=entry.size, etag=entry.etag, modified=entry.modified)
                 yield DocumentItem(name=entry.name[:LONGEST_NAME], object=version)
         except SourceError as error:
-            if error.transient and not is_last_attempt:
-                raise
-            yield DocumentItem(name=shown(source.url), error=error.error)
+            yield DocumentItem(name=shown(source.url), error=error.lasting(is_last_attempt=is_last_attempt))
         except GlobsError as error:
             yield DocumentItem(name=shown(source.url), error=JobError(code="invalid_glob", message=str(error)))
     for link in payload.links:
-        yield await _link(link, sources, is_last_attempt=is_last_attempt)
+        yield await _link(link.url, sources, is_last_attempt=is_last_attempt)
     for item in payload.items:
-        yield item
+        yield item if item.link is None else await _link(item.link, sources, is_last_attempt=is_last_attempt)
 
 
-async def _link(link: LinkSource, sources: Sources, *, is_last_attempt: bool) -> DocumentItem:
+async def _link(link: str, sources: Sources, *, is_last_attempt: bool) -> DocumentItem:
     """A link is fetched when its turn comes, unless it is named like an archive: then to see what is in it."""
-    name = shown(link.url)
-    if kind_by_name(link.url.partition("?")[0].partition("#")[0]) is None:
-        return DocumentItem(name=name, link=link.url)
+    name = name_of_link(link)
+    if kind_by_name(link.partition("?")[0].partition("#")[0]) is None:
+        return DocumentItem(name=name, link=link)
     try:
-        async with sources.links.fetch(link.url) as fetched:
-            stored = await sources.storage.put_stream(fetched.chunks, sources.bounds.total_bytes)
+        async with sources.links.fetch(link) as fetched:
+            head, chunks = await _begun(fetched.chunks)
+            bounds = sources.bounds
+            most = bounds.total_bytes if is_archive(fetched.name, head) else bounds.entry_bytes
+            stored = await sources.storage.put_stream(chunks, most)
     except SourceError as error:
-        if error.transient and not is_last_attempt:
-            raise
-        return DocumentItem(name=name, link=link.url, error=error.error)
+        return DocumentItem(name=name, link=link, error=error.lasting(is_last_attempt=is_last_attempt))
     except TooLargeError as error:
-        return DocumentItem(name=name, link=link.url, error=JobError(code="too_large", message=f"{name}: {error}"))
-    return DocumentItem(name=fetched.name, sha256=stored.sha256)
+        return DocumentItem(name=name, link=link, error=JobError(code="too_large", message=f"{name}: {error}"))
+    mark = mark_of_link(link)
+    return DocumentItem(name=f"{mark}-{fetched.name}" if mark else fetched.name, sha256=stored.sha256)
+
+
+async def _begun(chunks: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
+    """The first bytes, by which an archive is known, and all of them."""
+    head = b""
+    async for chunk in chunks:
+        head += chunk
+        if len(head) >= HEAD_BYTES:
+            break
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield head
+        async for chunk in chunks:
+            yield chunk
+
+    return head, whole()
 
 
 def _may_be_an_archive(item: DocumentItem) -> bool:
@@ -106,33 +125,28 @@ async def _opened(
     """The documents of an archive; the archive alone, with the reason, if it cannot be read."""
     try:
         async with opener.open(item) as file:
-            head = await asyncio.to_thread(file.read, HEAD_BYTES)
-            if not is_archive(item.name, head):
-                what = "is not what its ending says, whatever its name says: it cannot be opened"
-                return [_refused(item, JobError(code="corrupt", message=f"{item.name} {what}"))]
-            return await asyncio.to_thread(_listed, item, Archive(item.name, file, sources.bounds), left_out)
+            return await asyncio.to_thread(_listed, item, file, sources.bounds, left_out)
     except ArchiveError as error:
         return [_refused(item, error.error)]
     except SourceError as error:
-        if error.transient and not is_last_attempt:
-            raise
-        return [_refused(item, error.error)]
+        return [_refused(item, error.lasting(is_last_attempt=is_last_attempt))]
     except StoredBytesMissingError as error:
         if not is_last_attempt:
             raise
         return [_refused(item, JobError(code="bytes_missing", message=f"{item.name}: {error}"))]
 
 
-def _listed(item: DocumentItem, archive: Archive, left_out: Counter[str]) -> list[DocumentItem]:
+def _listed(item: DocumentItem, file: BinaryIO, bounds: ArchiveBounds, left_out: Counter[str]) -> list[DocumentItem]:
     place = item.model_dump(include={"sha256", "object", "metadata"})
-    with archive:
+    with Archive(item.name, file, bounds) as archive:
         items = [
             DocumentItem(name=entry.name, archive=item.name, path=entry.path, error=entry.error, **place)
             for entry in archive.entries()
         ]
         left_out.update(archive.skipped)
-    empty = JobError(code="empty", message=f"{item.name} holds no files: there is nothing to store")
-    return items or [_refused(item, empty)]
+    if not items:
+        raise without_files(item.name)
+    return items
 
 
 def _refused(item: DocumentItem, error: JobError) -> DocumentItem:

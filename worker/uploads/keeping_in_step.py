@@ -8,17 +8,15 @@ of documents relies on is never removed by that.
 from collections.abc import Sequence
 from typing import Any
 
-from repositories.database import DatabaseManager
 from repositories.documents import DocumentRepository, Reference
-from repositories.items import ItemRepository
 from repositories.models import JobItem
 from repositories.states import ItemStatus
 from repositories.workspaces import WorkspaceRepository
-from worker.engines.base import Engine
 from worker.errors import CancelRequestedError
 from worker.payloads import DocumentUploadPayload, OnDuplicate
 from worker.run import Run
 from worker.uploads.storing import Place
+from worker.uploads.sweeping import sweep_at_end
 
 
 async def find_place(run: Run, payload: DocumentUploadPayload) -> Place:
@@ -36,37 +34,16 @@ async def find_place(run: Run, payload: DocumentUploadPayload) -> Place:
     return Place(workspace.id, slug)
 
 
-async def kept_locations(database: DatabaseManager, items: Sequence[JobItem]) -> set[str]:
-    """Return all places where documents of a job stand, by the record and by what its items say."""
-    kept: set[str] = set()
-    for item in items:
-        result = item.result or {}
-        if item.status is ItemStatus.DONE:
-            kept.update(result.get("locations") or ([result["location"]] if "location" in result else []))
-    if items:
-        async with database.get_session() as session:
-            for document in await DocumentRepository(session).of_job(items[0].job_id):
-                kept.update(document.locations)
-    return kept
-
-
-async def sweep_job(database: DatabaseManager, engine: Engine, slug: str, items: Sequence[JobItem]) -> int:
-    """Remove from the engine what attempts of a job left there; return how many documents."""
-    return await engine.sweep(slug, items[0].job_id, await kept_locations(database, items)) if items else 0
-
-
 async def finish(run: Run, payload: DocumentUploadPayload, place: Place) -> tuple[list[JobItem], dict[str, Any]]:
     """Do what comes after the last item; return all items, and what is to be told of it.
 
     Raises:
         CancelRequestedError: cancellation was asked for before anything was removed.
+        AttemptLostError: another attempt owns the job.
     """
     runtime = run.runtime
-    async with runtime.database.get_session() as session:
-        items = await ItemRepository(session).list(run.job.id)
-    told: dict[str, Any] = {}
-    if swept := await sweep_job(runtime.database, runtime.engine, place.slug, items):
-        told["swept"] = swept
+    items, swept = await sweep_at_end(run, place.slug)
+    told: dict[str, Any] = {"swept": swept} if swept else {}
     if run.cancel_requested:
         raise CancelRequestedError
     references = [

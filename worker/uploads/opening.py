@@ -1,15 +1,16 @@
 """Opening a document of a job, wherever its bytes are: in storage, in a bucket, on the web, or deep in an archive.
 
 Promise: what comes out is a seekable file that stands at its start, and no more of it is in memory than a block. An
-archive is opened once for all of its documents, and read in the order in which they are asked for.
+archive is opened once for all of its documents, and read in the order in which they are asked for: so a packed tar,
+which can only be read forward, is unpacked once however many documents of it are read at a time.
 """
 
 import asyncio
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
@@ -73,6 +74,7 @@ def make_sources(settings: DocumentSettings) -> Sources:
 class _OpenArchive:
     archive: Archive
     file: BinaryIO
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # fair, unlike the lock that threads would wait for
     readers: int = 0
 
 
@@ -94,8 +96,9 @@ class Opener:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._archives:
-            await _close(self._archives.popitem()[1])
+        archives = [*self._archives.values()]
+        self._archives.clear()
+        await asyncio.to_thread(_close, archives)
 
     @asynccontextmanager
     async def open(self, item: DocumentItem) -> AsyncIterator[BinaryIO]:
@@ -109,8 +112,8 @@ class Opener:
             StorageUnavailableError: the storage does not answer.
         """
         if item.path:
-            async with self._archive(item) as archive:
-                file = await asyncio.to_thread(archive.open, item.path)
+            async with self._archive(item) as opened, opened.turn:
+                file = await asyncio.to_thread(opened.archive.open, item.path)
         else:
             file = await self._whole(item)
         try:
@@ -119,7 +122,7 @@ class Opener:
             await asyncio.to_thread(file.close)
 
     @asynccontextmanager
-    async def _archive(self, item: DocumentItem) -> AsyncIterator[Archive]:
+    async def _archive(self, item: DocumentItem) -> AsyncIterator[_OpenArchive]:
         """Lend the archive that holds a document; the one used longest ago is closed once nobody reads it."""
         key = item.sha256 or (item.object.url if item.object is not None else "")
         async with self._opening:
@@ -133,12 +136,12 @@ class Opener:
                     raise
                 kept = self._archives[key] = _OpenArchive(archive, file)
             self._archives.move_to_end(key)
-            kept.readers += 1
+            kept.readers += 1  # nothing is awaited from here to where it is taken back
             surplus = self._surplus()
-        for old in surplus:
-            await _close(old)
         try:
-            yield kept.archive
+            if surplus:
+                await asyncio.to_thread(_close, surplus)
+            yield kept
         finally:
             kept.readers -= 1
 
@@ -157,7 +160,7 @@ class Opener:
     async def _fetched(self, link: str) -> BinaryIO:
         spooled = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - it is returned open
         try:
-            async with self._sources.links.fetch(link) as fetched:
+            async with self._sources.links.fetch(link, self._sources.bounds.entry_bytes) as fetched:
                 async for chunk in fetched.chunks:
                     await asyncio.to_thread(spooled.write, chunk)
             spooled.seek(0)
@@ -167,9 +170,10 @@ class Opener:
         return cast("BinaryIO", spooled)  # it has all that one has; only its declared type is wider
 
 
-async def _close(opened: _OpenArchive) -> None:
-    await asyncio.to_thread(opened.archive.close)
-    await asyncio.to_thread(opened.file.close)
+def _close(archives: Sequence[_OpenArchive]) -> None:
+    for opened in archives:
+        opened.archive.close()
+        opened.file.close()
 
 
 def _entry(name: str, version: ObjectVersion) -> ObjectEntry:

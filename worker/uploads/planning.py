@@ -17,7 +17,8 @@ from repositories.schemas import JobError
 from repositories.workspaces import WorkspaceRepository
 from worker.document_settings import DocumentSettings
 from worker.documents.archives import Archive, ArchiveError, EntryError
-from worker.documents.archives.kinds import HEAD_BYTES, is_archive, kind_by_name
+from worker.documents.archives.errors import without_files
+from worker.documents.archives.kinds import kind_by_name
 from worker.documents.preparing import check_type, prepare
 from worker.engines.base import DocumentRejectedError
 from worker.files import (
@@ -138,18 +139,13 @@ def _documents(file: BinaryIO, name: str, settings: DocumentSettings) -> Iterato
     if size > most or size == 0:
         yield _Read(name, None, too_large(name, most) if size else empty(name))
         return
-    if not is_archive(name, file.read(HEAD_BYTES)):
-        if kind_by_name(name) is None:
-            yield _document(file, name, settings)
-        else:
-            told = f"{name} is not what its ending says: it cannot be opened"
-            yield _Read(name, None, JobError(code="corrupt", message=told))
+    if kind_by_name(name) is None:
+        yield _document(file, name, settings)
         return
     with Archive(name, file, archive_bounds(settings)) as archive:
         entries = list(archive.entries())  # all of them first: an archive that breaks a bound is refused whole
         if not entries:
-            nothing = JobError(code="empty", message=f"{name} holds no files: there is nothing to store")
-            yield _Read(name, None, nothing)
+            raise without_files(name)
         for entry in entries:
             if entry.error:
                 yield _Read(entry.name, None, entry.error)

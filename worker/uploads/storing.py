@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, BinaryIO
 
 import structlog
@@ -78,9 +79,7 @@ class Storing:
         except DocumentRejectedError as error:
             return told.failed(JobError(code=error.code, message=error.message))
         except SourceError as error:
-            if error.transient and not self._run.is_last_attempt:
-                raise
-            return told.failed(error.error)
+            return told.failed(error.lasting(is_last_attempt=self._run.is_last_attempt))
         except (ArchiveError, EntryError) as error:
             return told.failed(error.error)
         except StoredBytesMissingError as error:
@@ -130,7 +129,7 @@ class Storing:
             include={"pages", "words", "passages"}, exclude_none=True
         )
         with told.phase("embed"):
-            await self._engine.embed(self._place.slug, stored)
+            await self._engine.embed(self._place.slug, stored, on_embedded=partial(told.turn_to, "verify"))
         return stored
 
     async def _reserve(self, item: JobItem, spec: DocumentItem, prepared: Prepared) -> Reservation:
@@ -183,15 +182,22 @@ class _Told:
         self.item = item
         self.result: dict[str, Any] = {}
         self._timings: dict[str, float] = {}
+        self._phase, self._began = "", 0.0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a phase; a phase with parts is their sum."""
-        started = time.monotonic()
+        self._phase, self._began = name, time.monotonic()
         try:
             yield
         finally:
-            self._timings[name] = round(self._timings.get(name, 0.0) + time.monotonic() - started, 4)
+            self.turn_to("")
+
+    def turn_to(self, name: str) -> None:
+        """End the phase that is timed; what follows is another."""
+        now = time.monotonic()
+        self._timings[self._phase] = round(self._timings.get(self._phase, 0.0) + now - self._began, 4)
+        self._phase, self._began = name, now
 
     def knows(self, prepared: Prepared) -> None:
         """Note what the file is."""

@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,15 @@ import structlog
 
 from repositories.database import DatabaseManager
 from tests.chaos.harness.workload import ItemPlan
-from worker.engines.base import Answer, Document, DocumentRejectedError, Source, StoredDocument, WorkspaceSettings
+from worker.engines.base import (
+    Answer,
+    Document,
+    DocumentRejectedError,
+    Source,
+    StoredDocument,
+    WorkspaceSettings,
+    unnoticed,
+)
 
 JOURNAL = "CHAOS_JOURNAL"
 
@@ -68,8 +76,8 @@ class ChaosEngine:
             await self._work(plan)
         return StoredDocument(key=document.key, locations=(document.key,), words=1, passages=1)
 
-    async def embed(self, slug: str, stored: StoredDocument) -> None:
-        return None
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
+        on_embedded()
 
     async def ask(self, slug: str, question: str) -> Answer:
         plan = ItemPlan.model_validate_json(question)

@@ -21,7 +21,7 @@ class _RefusedError(Exception):
 class ArchiveError(_RefusedError):
     """A whole archive was refused.
 
-    Codes: ``corrupt``, ``archive_too_large``, ``archive_too_deep``, ``archive_too_slow``, ``encrypted``,
+    Codes: ``corrupt``, ``empty``, ``archive_too_large``, ``archive_too_deep``, ``archive_too_slow``, ``encrypted``,
     ``unsupported_compression``.
     """
 
@@ -37,6 +37,11 @@ class EntryError(_RefusedError):
     ``encrypted``, ``unsupported_compression``, ``not_a_file``, and those of :class:`ArchiveError` for an archive
     inside another one.
     """
+
+
+def without_files(name: str) -> ArchiveError:
+    """Return the refusal of an archive in which there is no file."""
+    return ArchiveError("empty", f"{name} holds no files: there is nothing to store")
 
 
 def corrupt(name: str, why: str) -> ArchiveError:

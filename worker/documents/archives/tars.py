@@ -66,11 +66,13 @@ class TarReader:
     def __init__(self, stream: Stream, name: str) -> None:
         self._stream, self._name = stream, name
         self.unpacks = isinstance(stream, PackedStream)
+        # To read it again before its bytes would be a step back, for which a packed stream begins anew.
+        self._latest: tuple[int, _Header] | None = None
 
     def members(self) -> Iterator[Member]:
         """Yield all files, in order; raise ``ArchiveError`` if the archive is damaged or cut short."""
         at = 0
-        while (header := self._header(at)) is not None:
+        while (header := self._header_at(at)) is not None:
             if header.kind not in {DIRTYPE, _VOLUME_LABEL}:
                 yield _member(at, header)
             at = header.next
@@ -99,11 +101,19 @@ class TarReader:
         if not (member_id.isdecimal() and len(member_id) < _MOST_DIGITS):
             raise missing(self._name, member_id)
         try:
-            header = self._header(int(member_id))
+            header = self._header_at(int(member_id))
         except ArchiveError as error:
             raise EntryError(error.error.code, error.error.message) from error
         if header is None:
             raise missing(self._name, member_id)
+        return header
+
+    def _header_at(self, at: int) -> _Header | None:
+        """Return the header at a position, which is not read again right after it was read."""
+        if self._latest is not None and self._latest[0] == at:
+            return self._latest[1]
+        header = self._header(at)
+        self._latest = None if header is None else (at, header)
         return header
 
     def _header(self, at: int) -> _Header | None:

@@ -8,7 +8,8 @@ row removed, a row without vectors made anew, a missing row added again.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -60,7 +61,9 @@ class Embedding:
         self._has_table.discard(slug)
         self._seen_empty.add(slug)
 
-    async def embed(self, slug: str, stored: StoredDocument, *, title: str | None, is_new: bool) -> None:
+    async def embed(
+        self, slug: str, stored: StoredDocument, *, title: str | None, is_new: bool, on_embedded: Callable[[], None]
+    ) -> None:
         """Make a document searchable; see the protocol.
 
         Args:
@@ -68,20 +71,22 @@ class Embedding:
             stored: the document.
             title: what it is called on the server, if that is known here.
             is_new: nobody can have embedded it before, so it need not be looked for first.
+            on_embedded: called when it was embedded, before it is looked for.
         """
+        embed = partial(self._embed, slug, stored, title=title, is_new=is_new, on_embedded=on_embedded)
         if await self._is_ready(slug):
-            return await self._embed(slug, stored, title=title, is_new=is_new)
+            return await embed()
         # One task of this process waits for the other processes; the others find what it brought about.
         async with self._first[slug]:
             if slug not in self._has_table:
                 async with self._registry.lock("first embedding", slug):
                     if not await self._is_ready(slug):
-                        await self._embed(slug, stored, title=title, is_new=is_new)
+                        await embed()
                         await self._registry.mark_embedded(slug)
                         self._has_table.add(slug)
                         self._seen_empty.discard(slug)
                         return None
-        return await self._embed(slug, stored, title=title, is_new=is_new)
+        return await embed()
 
     async def _is_ready(self, slug: str) -> bool:
         """Return whether documents may be embedded side by side: the workspace has had vectors before."""
@@ -89,12 +94,16 @@ class Embedding:
             self._has_table.add(slug)
         return slug in self._has_table
 
-    async def _embed(self, slug: str, stored: StoredDocument, *, title: str | None, is_new: bool) -> None:
+    async def _embed(
+        self, slug: str, stored: StoredDocument, *, title: str | None, is_new: bool, on_embedded: Callable[[], None]
+    ) -> None:
         locations = stored.locations
         rows = Rows() if is_new else await self._patience.call(self._api.rows, slug)
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
             if missing := [location for location in locations if not rows[location]]:
                 rows = await self._send(slug, missing)
+            if number == 0:
+                on_embedded()
             rows = await self._removing.leave_one(slug, locations, rows)
             if missing := [location for location in locations if not rows[location]]:
                 await self._check_stored(missing)

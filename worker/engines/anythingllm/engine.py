@@ -5,7 +5,7 @@ whatever is lost on the way. This module only puts the parts together: what each
 subject.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from uuid import UUID
@@ -32,6 +32,7 @@ from worker.engines.base import (
     WorkspaceSettings,
     WorkspaceUnknownError,
     check_workspace_name,
+    unnoticed,
 )
 from worker.engines.circuit import Circuit
 from worker.engines.slots import Slots
@@ -143,12 +144,12 @@ class AnythingLLMEngine:
                 self._known.add(slug)
             return await self._storing.add(slug, document)
 
-    async def embed(self, slug: str, stored: StoredDocument) -> None:
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
         """Make a stored document searchable, and return once it was found by a search; see the protocol."""
         is_new, title = self._storing.was_never_embedded(stored.key), self._storing.name_of(stored.key)
         async with self._guarding("embedding"):
             try:
-                await self._embedding.embed(slug, stored, title=title, is_new=is_new)
+                await self._embedding.embed(slug, stored, title=title, is_new=is_new, on_embedded=on_embedded)
             except WorkspaceUnknownError:
                 self._forget(slug)
                 raise

@@ -4,6 +4,8 @@ The server removes one row of a document a call, and says success whatever it di
 removed again.
 """
 
+import time
+from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
@@ -22,6 +24,8 @@ _A_CALL: Final = 500
 _ROUNDS: Final = 10
 _MOST_COPIES: Final = 100
 _FOLDERS_KEPT_SECONDS: Final = 30 * 86_400
+_EMPTIED_SECONDS: Final = 300.0  # less than passes between the sweeps after a job's end
+_MOST_EMPTIED: Final = 10_000
 
 _NOTE: Final = """
 redis.call('SADD', KEYS[1], ARGV[1])
@@ -45,6 +49,7 @@ class Removing:
     def __init__(self, api: Api, patience: Patience, redis: Redis) -> None:
         self._api, self._patience = api, patience
         self._note, self._noted = Script(redis, _NOTE, "folders"), Script(redis, _NOTED, "folders")
+        self._emptied: OrderedDict[str, float] = OrderedDict()
 
     async def note_folder(self, job_id: UUID, folder: str) -> None:
         """Remember a folder of a job beside its first, to be found by :meth:`sweep`."""
@@ -100,16 +105,33 @@ class Removing:
         noted = await self._noted([_key(job_id)]) or []
         folders = {first, *noted, *map(naming.folder_of, standing), *(naming.folder_of(location) for location in kept)}
         folders = {folder for folder in folders if _is_of(first, folder)}
-        found = set(standing)
+        found, of_kept = set(standing), {naming.folder_of(location) for location in kept}
+        # One for each try at a workbook: a sweep that was cut short goes on where it was.
+        folders = {folder for folder in folders if folder in of_kept or not self._was_emptied(folder)}
         for folder in sorted(folders):
-            found.update(f"{folder}/{name}" for name in await self._names(folder))
+            names = await self._names(folder)
+            found.update(f"{folder}/{name}" for name in names)
+            if not names and folder not in of_kept:
+                await self._remove_emptied(folder)
         if rows is not None:
             await self.leave_one(slug, kept, rows)
         if left := found - kept:
             await (self.remove_stored(sorted(left)) if rows is None else self.remove(slug, left))
-        for folder in sorted(folders - {naming.folder_of(location) for location in kept}):
-            await self.remove_folder(folder)
+        for folder in sorted(folders - of_kept):
+            if not self._was_emptied(folder):
+                await self._remove_emptied(folder)
         return len(left)
+
+    async def _remove_emptied(self, folder: str) -> None:
+        await self.remove_folder(folder)
+        if naming.has_parts(folder):  # into a job's first folder its next attempt stores again
+            self._emptied[folder] = time.monotonic()
+            while len(self._emptied) > _MOST_EMPTIED:
+                self._emptied.popitem(last=False)
+
+    def _was_emptied(self, folder: str) -> bool:
+        """Whether nothing was in a folder moments ago; what a dead worker's request makes there is found later."""
+        return time.monotonic() - self._emptied.get(folder, -_EMPTIED_SECONDS) < _EMPTIED_SECONDS
 
     async def remove_stored(self, locations: Sequence[str]) -> None:
         """Remove documents from the server, with their vectors and one row of each in every workspace."""

@@ -20,9 +20,9 @@ from pydantic import SecretStr
 from worker.engines.anythingllm.abridging import Abridger
 from worker.engines.anythingllm.errors import DELETE, TroubleError, judge, unavailable
 from worker.engines.base import EngineRefusedError
+from worker.retries import asked_to_wait
 
 _CONNECT_SECONDS: Final = 10.0
-_LONGEST_WAIT: Final = 3600.0
 _MOST_CONNECTIONS: Final = 100
 _IDLE_SECONDS: Final = 4.0  # the server closes what is idle for 5
 _CHUNK: Final = 256 * 1024
@@ -198,7 +198,7 @@ class Transport:
                 raise refused
             # The API has answered here before, so the URL is right: a proxy puts its page in between for a moment.
             raise TroubleError(f"{call.name}: a page instead of a reply from {self.url}", refused)
-        raise judge(call.name, status, self._said(reply, body, kind), call.subject, _retry_after(response))
+        raise judge(call.name, status, self._said(reply, body, kind), call.subject, asked_to_wait(response.headers))
 
     def _said(self, reply: Any, body: bytes, kind: str) -> str:
         """The words of a reply that is no success, without the key."""
@@ -258,15 +258,6 @@ def _parsed(body: bytes) -> Any:
     except (ValueError, RecursionError):
         return None
     return parsed
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds that the reply asks to wait; a date is not understood, and is none."""
-    try:
-        seconds = float(response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return min(seconds, _LONGEST_WAIT) if seconds >= 0 else None
 
 
 def _shown(url: str) -> str:

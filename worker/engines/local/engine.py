@@ -11,7 +11,7 @@ a sentence says, not by a threshold.
 import asyncio
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from uuid import UUID
@@ -33,6 +33,7 @@ from worker.engines.base import (
     WorkspaceSettings,
     WorkspaceUnknownError,
     check_workspace_name,
+    unnoticed,
 )
 from worker.engines.local import embedding
 from worker.engines.local.answering import answer
@@ -148,20 +149,18 @@ class LocalEngine:
             passages=held.passages,
         )
 
-    async def embed(self, slug: str, stored: StoredDocument) -> None:
-        """Give the passages of a document their vectors and make them searchable; see the protocol."""
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
+        """Give the passages of a document their vectors and make them searchable; see the protocol.
+
+        What is verified is that the record, read again, has every document as embedded.
+        """
         ids = [_location(location) for location in dict.fromkeys(stored.locations)]
         async with self._session() as session:
-            store = Store(session)
-            held = await store.held(slug, ids)
-            if held is None:
-                raise _unknown(slug)
-            if missing := set(ids) - {document.id for document in held}:
-                raise _not_stored(str(min(missing)))
+            held = await _held(session, slug, ids)
             has_vectors = await self._version_of_pgvector(session) is not None
             batches = _batches([document for document in held if not document.is_embedded])
             # Read here what usually is all there is, instead of in a session of its own.
-            places = await store.passages(batches[0]) if batches and has_vectors else []
+            places = await Store(session).passages(batches[0]) if batches and has_vectors else []
         for number, batch in enumerate(batches):
             if number > 0 and has_vectors:
                 async with self._session() as session:
@@ -169,6 +168,10 @@ class LocalEngine:
             vectors = await embedding.embed([f"{place.heading or place.name}\n{place.text}" for place in places])
             async with self._transaction() as session:
                 await Store(session).make_searchable(batch, places, vectors)
+        on_embedded()
+        if batches:  # somebody may have removed it meanwhile
+            async with self._session() as session:
+                await _held(session, slug, ids)
 
     async def remove(self, slug: str, locations: Collection[str]) -> None:
         """Remove documents with their passages; see the protocol."""
@@ -261,6 +264,21 @@ _PGVECTOR = """
         SELECT FROM pg_attribute
         WHERE attrelid = to_regclass('passages') AND attname = 'embedding' AND NOT attisdropped)
 """
+
+
+async def _held(session: AsyncSession, slug: str, ids: Sequence[UUID]) -> list[Held]:
+    """Return these documents as the workspace holds them.
+
+    Raises:
+        WorkspaceUnknownError: no workspace has this slug.
+        DocumentRejectedError: it does not hold one of them.
+    """
+    held = await Store(session).held(slug, ids)
+    if held is None:
+        raise _unknown(slug)
+    if missing := set(ids) - {document.id for document in held}:
+        raise _not_stored(str(min(missing)))
+    return held
 
 
 def _unknown(slug: str) -> WorkspaceUnknownError:
