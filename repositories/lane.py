@@ -91,7 +91,7 @@ class Lane:
         """The connection; asked whether it still stands if it lay idle for so long, and replaced if it does not."""
         if self._connection is not None and time.monotonic() - self._used_at >= seconds:
             try:
-                await self._connection.execute(";")  # what SQLAlchemy asks, too
+                await self._connection.execute("SELECT 1")
                 self._used_at = time.monotonic()
             except _LOST:
                 self._drop()

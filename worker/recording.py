@@ -222,10 +222,10 @@ async def record_at_last(runtime: Runtime, group: Sequence[Ended], direct: Direc
     """
     failures = 0
     while True:
+        shorter, direct = direct, None
         try:
-            if direct is not None:
-                group = await complete(runtime, direct, group)
-                direct = None
+            if shorter is not None:
+                group = await complete(runtime, shorter, group)
             if group:
                 await record(runtime, group)
         except (DatabaseUnavailableError, TransactionAbortedError) as error:
@@ -234,8 +234,10 @@ async def record_at_last(runtime: Runtime, group: Sequence[Ended], direct: Direc
             await pause_after(failures)
             failures += 1
         except Exception as error:  # noqa: BLE001 - one end that cannot be written must not cost the others theirs
-            await _one_by_one(runtime, group, error)
-            return
+            if shorter is None:
+                await _one_by_one(runtime, group, error)
+                return
+            log.warning("job.end_repeated", jobs=len(group), reason=f"{type(error).__name__}: {error}")
         else:
             return
 

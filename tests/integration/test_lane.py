@@ -63,6 +63,16 @@ async def test_a_connection_that_was_lost_while_it_lay_idle_is_replaced_and_nobo
     assert await _backend(lane) != before
 
 
+async def test_a_connection_that_lay_idle_and_still_stands_is_kept(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = await _backend(lane)
+    monkeypatch.setattr("repositories.lane.TRUST_SECONDS", 0.0)
+    monkeypatch.setattr("repositories.lane._READY_SECONDS", 0.0)
+
+    await lane.stay_ready()
+
+    assert await _backend(lane) == before
+
+
 async def test_a_connection_that_is_lost_in_use_is_an_outage_and_the_next_statement_has_another(
     database: DatabaseManager, lane: Lane
 ) -> None:

@@ -473,4 +473,4 @@ def test_what_the_operators_page_says_of_defaults_is_so() -> None:
     lease = timedelta(seconds=default["lease_seconds"] + default["rescue_seconds"])
 
     assert f"within {lease.total_seconds():.0f} s by default" in text
-    assert f"{default['database_pool_size'] + default['database_max_overflow'] + 1} by default" in text
+    assert f"{default['database_pool_size'] + default['database_max_overflow'] + 5} by default" in text
