@@ -21,6 +21,7 @@ from repositories.embedded import (
 from repositories.errors import DatabaseUnavailableError, RepositoryError, SchemaOutdatedError
 from worker.cli.exits import Exit
 from worker.client import JobClient, WorkspaceNotFoundError, open_client
+from worker.ending import end_all
 from worker.files import NoFilesError
 from worker.questions.question_set import QuestionSetError
 from worker.queue import QueueUnavailableError
@@ -87,11 +88,21 @@ def fail(message: str, status: Exit) -> None:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine."""
+    """Run a command's coroutine; Ctrl-C ends it, whatever a library does with the cancellation."""
     try:
-        return asyncio.run(work)
+        return asyncio.run(_interruptible(work))
     except asyncio.CancelledError:  # only Ctrl-C cancels a command; a library may cancel it once more for that
         raise KeyboardInterrupt from None
+
+
+async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        await end_all([task])
+        raise
+    return task.result()
 
 
 def data_dir(settings: Settings) -> Path:
