@@ -105,7 +105,7 @@ class Lane:
 
     async def _connected(self) -> "asyncpg.Connection[Any]":
         self._drop()
-        lent = await self._engine.raw_connection()
+        lent = await (await self._engine.connect()).get_raw_connection()
         connection = lent.driver_connection
         lent.detach()  # the pool opens another one in its place
         assert isinstance(connection, asyncpg.Connection)

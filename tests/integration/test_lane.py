@@ -148,6 +148,19 @@ async def test_a_server_that_is_not_there_is_told_as_away() -> None:
             await lane.stay_ready()
 
 
+async def test_a_server_that_hangs_up_while_one_connects_is_told_as_away() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1_000)
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"postgresql+asyncpg://nobody@127.0.0.1:{port}/nothing"
+        async with DatabaseManager(url) as starting, starting.lane() as lane:
+            with pytest.raises(DatabaseUnavailableError):
+                await lane.rows(_BACKEND, {})
+
+
 async def test_a_claim_over_a_lane_starts_what_the_repository_would_start(
     database: DatabaseManager, lane: Lane
 ) -> None:
