@@ -14,7 +14,7 @@ from typing import Any, Self
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from repositories.engine import SET_BOUNDS, is_pooled
+from repositories.engine import CONNECT_TIMEOUT_SECONDS, SET_BOUNDS, is_pooled
 from repositories.errors import connecting, translated
 from repositories.prepared import Prepared
 
@@ -91,7 +91,7 @@ class Lane:
         """The connection; asked whether it still stands if it lay idle for so long, and replaced if it does not."""
         if self._connection is not None and time.monotonic() - self._used_at >= seconds:
             try:
-                await self._connection.execute("SELECT 1")
+                await self._connection.execute("SELECT 1", timeout=CONNECT_TIMEOUT_SECONDS)
                 self._used_at = time.monotonic()
             except _LOST:
                 self._drop()
@@ -111,7 +111,11 @@ class Lane:
         assert isinstance(connection, asyncpg.Connection)
         if not self._pooled:
             # PostgreSQL would plan each statement anew for its first five values, and find that it need not have.
-            await connection.execute("SET plan_cache_mode = force_generic_plan")
+            try:
+                await connection.execute("SET plan_cache_mode = force_generic_plan")
+            except BaseException:
+                connection.terminate()
+                raise
         return connection
 
     async def _fetch(

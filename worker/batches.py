@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
@@ -41,6 +41,7 @@ TELL_SECONDS = 0.1
 """How late hot status may learn that a job was started."""
 
 _CLAIMERS = 2
+_CLAIM_SECONDS = 5.0
 _FINISHERS = 2
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ class Batches:
         self._taking = asyncio.Lock()
         self._claimers: list[asyncio.Task[None]] = []
         self._lanes = [runtime.database.lane() for _ in range(_CLAIMERS + _FINISHERS)]
+        self._open = AsyncExitStack()
         self._finisher = Finisher(
             runtime,
             [DirectJobs(lane) for lane in self._lanes[_CLAIMERS:]],
@@ -91,7 +93,10 @@ class Batches:
         """Take no more jobs; let running ones end until ``grace`` returns, then hand the rest back."""
         self._stopping.set()
         self._room.set()
-        await asyncio.gather(*self._claimers, return_exceptions=True)
+        if self._claimers:
+            # A claim that is under way ends in a moment, unless a server hangs: then what it claims is rescued.
+            _, hanging = await asyncio.wait(self._claimers, timeout=_CLAIM_SECONDS)
+            await end_all(hanging)
         patience = asyncio.ensure_future(grace())
         done = asyncio.ensure_future(self._idle.wait())
         await asyncio.wait({patience, done}, return_when=asyncio.FIRST_COMPLETED)
@@ -267,7 +272,11 @@ class Batches:
                 raise answer
 
     async def __aenter__(self) -> Self:
-        await self._warm_up()
+        async with AsyncExitStack() as opening:
+            for lane in self._lanes:
+                opening.push_async_callback(lane.close)
+            await self._warm_up()
+            self._open = opening.pop_all()
         await self._finisher.__aenter__()
         self._claimers = [
             asyncio.create_task(self._claim_forever(lane), name=f"claimer-{number}")
@@ -282,8 +291,7 @@ class Batches:
         async def at_once() -> None:
             return
 
-        await self.stop(at_once)
-        await self._keepers.stop()
-        await self._finisher.__aexit__(kind, error, trace)
-        for lane in self._lanes:
-            await lane.close()
+        async with self._open:
+            await self.stop(at_once)
+            await self._keepers.stop()
+            await self._finisher.__aexit__(kind, error, trace)

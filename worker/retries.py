@@ -44,6 +44,6 @@ def asked_to_wait(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds()
-        except (TypeError, ValueError):  # no date, or one without a zone
+        except (OverflowError, TypeError, ValueError):  # no date, one without a zone, or none that a clock knows
             return None
     return None if isnan(seconds) else min(max(seconds, 0.0), _LONGEST_ASKED_SECONDS)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Text,
     and_,
     any_,
+    case,
     column,
     delete,
     func,
@@ -97,7 +98,7 @@ class Standing:
             within: how long ago they may have ended.
             clean_from: how long ago those must have ended that completed at once.
             clean_to: how long ago they may have ended.
-            limit: jobs, the last ended of each kind first.
+            limit: jobs: those that did not complete at once, the last ended first; then the others, the oldest first.
         """
         now, is_clean = func.statement_timestamp(), and_(Job.attempt <= 1, Job.status == JobStatus.COMPLETED)
         statement = (
@@ -108,7 +109,8 @@ class Standing:
                 or_(not_(is_clean), Job.completed_at.between(now - clean_to, now - clean_from)),
                 Job.workspace_id.is_not(None),
             )
-            .order_by(is_clean, Job.completed_at.desc())
+            # Of the clean ones those first that will not be looked at again.
+            .order_by(is_clean, case((is_clean, Job.completed_at)), Job.completed_at.desc())
             .limit(limit)
         )
         with translated():

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
+from asyncpg.exceptions import ClientConfigurationError, UnsupportedClientFeatureError
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -43,6 +44,9 @@ _BY_STATE = {
 }
 _BAD_VALUE_CLASS = "22"  # data exception
 _CONFLICT_CLASS = "23"  # integrity constraint violation
+
+# Of what stands in the URL: neither a value of the caller's nor an outage.
+_OF_THE_CONFIGURATION = (ClientConfigurationError, UnsupportedClientFeatureError)
 
 # A lane has no SQLAlchemy between itself and the driver.
 _OF_THE_DRIVER = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -81,6 +85,8 @@ def translated() -> Iterator[None]:
 
 def _told(error: Exception) -> RepositoryError | None:
     """What an error of the driver means, wrapped by SQLAlchemy or not; ``None`` if it is a fault of ours."""
+    if isinstance(_raised(error).__cause__ or _raised(error), _OF_THE_CONFIGURATION):
+        return None
     state = str(_driver_attribute(error, "sqlstate") or "")
     if isinstance(error, IntegrityError) or state.startswith(_CONFLICT_CLASS):
         return _conflict(error)

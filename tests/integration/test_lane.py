@@ -151,6 +151,8 @@ async def test_a_server_that_is_not_there_is_told_as_away() -> None:
 async def test_a_server_that_hangs_up_while_one_connects_is_told_as_away() -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1_000)
+        writer.write(b"N")  # no TLS
+        await reader.read(1_000)  # who it is and what it wants
         writer.close()
 
     async with await asyncio.start_server(hang_up, "127.0.0.1") as server:
@@ -159,6 +161,13 @@ async def test_a_server_that_hangs_up_while_one_connects_is_told_as_away() -> No
         async with DatabaseManager(url) as starting, starting.lane() as lane:
             with pytest.raises(DatabaseUnavailableError):
                 await lane.rows(_BACKEND, {})
+
+
+async def test_a_url_that_the_driver_cannot_read_is_neither_an_outage_nor_a_bad_value() -> None:
+    url = "postgresql+asyncpg://nobody@127.0.0.1:1/nothing?ssl=unheard-of"
+    async with DatabaseManager(url) as misread, misread.lane() as lane:
+        with pytest.raises(InterfaceError, match="sslmode"):
+            await lane.rows(_BACKEND, {})
 
 
 async def test_a_claim_over_a_lane_starts_what_the_repository_would_start(

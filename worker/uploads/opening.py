@@ -9,7 +9,7 @@ import asyncio
 import tempfile
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO, Self, cast
@@ -98,7 +98,7 @@ class Opener:
     ) -> None:
         archives = [*self._archives.values()]
         self._archives.clear()
-        await asyncio.to_thread(_close, archives)
+        await asyncio.shield(asyncio.to_thread(_close, archives))
 
     @asynccontextmanager
     async def open(self, item: DocumentItem) -> AsyncIterator[BinaryIO]:
@@ -140,7 +140,7 @@ class Opener:
             surplus = self._surplus()
         try:
             if surplus:
-                await asyncio.to_thread(_close, surplus)
+                await asyncio.shield(asyncio.to_thread(_close, surplus))
             yield kept
         finally:
             kept.readers -= 1
@@ -171,9 +171,10 @@ class Opener:
 
 
 def _close(archives: Sequence[_OpenArchive]) -> None:
-    for opened in archives:
-        opened.archive.close()
-        opened.file.close()
+    with ExitStack() as stack:
+        for opened in archives:
+            stack.callback(opened.file.close)
+            stack.callback(opened.archive.close)
 
 
 def _entry(name: str, version: ObjectVersion) -> ObjectEntry:

@@ -26,9 +26,13 @@ _AGAIN = timedelta(seconds=5)
 
 
 async def wait_for_sweeps(run: Run) -> None:
-    """Return once no sweep of the job is under way that does not know of this attempt."""
+    """Return once no sweep of the job is under way that does not know of this attempt.
+
+    Raises:
+        Snooze: PostgreSQL was away for too long while it waited.
+    """
     if run.job.attempt > 1:  # before the first attempt there is nothing to sweep
-        async with _locked(run.runtime.database, run.job.id):
+        async with _locked_for(run):
             pass
 
 
@@ -40,16 +44,13 @@ async def sweep_at_end(run: Run, slug: str) -> tuple[list[JobItem], int]:
         Snooze: PostgreSQL was away for too long while it was swept.
     """
     runtime = run.runtime
-    try:
-        async with _locked(runtime.database, run.job.id):
-            async with runtime.database.get_session() as session:
-                jobs = await JobRepository(session).get_many([run.job.id])
-                items = await ItemRepository(session).list(run.job.id)
-            if not any(job.status is JobStatus.PROCESSING and job.attempt == run.job.attempt for job in jobs):
-                raise AttemptLostError(run.held)
-            return items, await _sweep(runtime, run.job.id, slug, items)
-    except LockLostError as error:
-        raise Snooze(_AGAIN, str(error)) from error
+    async with _locked_for(run):
+        async with runtime.database.get_session() as session:
+            jobs = await JobRepository(session).get_many([run.job.id])
+            items = await ItemRepository(session).list(run.job.id)
+        if not any(job.status is JobStatus.PROCESSING and job.attempt == run.job.attempt for job in jobs):
+            raise AttemptLostError(run.held)
+        return items, await _sweep(runtime, run.job.id, slug, items)
 
 
 async def sweep_ended(runtime: Runtime, job_id: UUID, workspace: str) -> int:
@@ -67,6 +68,15 @@ async def sweep_ended(runtime: Runtime, job_id: UUID, workspace: str) -> int:
         if known is None or not all(job.status.is_final for job in jobs):
             return 0
         return await _sweep(runtime, job_id, known.slug, items)
+
+
+@asynccontextmanager
+async def _locked_for(run: Run) -> AsyncIterator[None]:
+    try:
+        async with _locked(run.runtime.database, run.job.id):
+            yield
+    except LockLostError as error:  # not the work's fault
+        raise Snooze(_AGAIN, str(error)) from error
 
 
 @asynccontextmanager
