@@ -23,11 +23,11 @@ from pydantic import (
 )
 from uuid_utils.compat import uuid7
 
-from repositories.errors import InvalidTransitionError, NotFoundError
 from repositories.models import DEFAULT_QUEUE, QUEUE_NAME
 from repositories.states import ItemStatus, JobStatus
 
 if TYPE_CHECKING:
+    from repositories.errors import InvalidTransitionError, NotFoundError
     from repositories.hot_status import JobStatusChange
 
 MAX_BATCH = 1_000
@@ -245,7 +245,7 @@ class Outcome:
     """
 
     moved: dict[UUID, JobStatus] = field(default_factory=dict)
-    refused: dict[UUID, NotFoundError | InvalidTransitionError] = field(default_factory=dict)
+    refused: "dict[UUID, NotFoundError | InvalidTransitionError]" = field(default_factory=dict)
     released: list[UUID] = field(default_factory=list)
     changes: "list[JobStatusChange]" = field(default_factory=list)
 
