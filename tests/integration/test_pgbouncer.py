@@ -73,6 +73,7 @@ async def _live_one_life(manager: DatabaseManager, job_id: UUID, worker: str) ->
 
 
 @pytest.mark.slow
+@pytest.mark.own_database
 async def test_one_of_many_rivals_wins_each_job_though_all_share_three_connections(
     pooled_url: str, database: DatabaseManager
 ) -> None:
