@@ -876,13 +876,14 @@ async def test_a_workspace_is_made_anew_only_when_its_deletion_is_over(
     name, sent, other = f"Shop {uuid4()}", document(), make_engine(server, database, redis)
     slug = await engine.ensure_workspace(name)
     await engine.embed(slug, await engine.add_document(slug, sent))
-    await server.control(latency_seconds=0.2)
+    await server.control(latency_seconds=0.05)
     deleting = asyncio.create_task(engine.delete_workspace(slug))
 
     async def is_deleted() -> bool:
         return await other._api.workspace(slug) is None
 
     await until(is_deleted)
+    assert not deleting.done()
     assert await other.ensure_workspace(name) == slug
     assert deleting.done()
     assert await deleting

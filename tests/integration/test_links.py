@@ -360,15 +360,15 @@ def bomb(size: int) -> bytes:
 @pytest.mark.parametrize(
     ("piece", "headers"),
     [
-        (bytes(64 * 1024), ()),
-        (b"10000\r\n" + bytes(0x10000) + b"\r\n", ("Transfer-Encoding: chunked",)),
-        (bomb(100 * MIB), ("Content-Encoding: gzip",)),
-        (gzip.compress(b""), ("Content-Encoding: gzip",)),  # unpacks to nothing, for ever
+        (lambda: bytes(64 * 1024), ()),
+        (lambda: b"10000\r\n" + bytes(0x10000) + b"\r\n", ("Transfer-Encoding: chunked",)),
+        (lambda: bomb(100 * MIB), ("Content-Encoding: gzip",)),  # not made before it is needed: it takes a while
+        (lambda: gzip.compress(b""), ("Content-Encoding: gzip",)),  # unpacks to nothing, for ever
     ],
     ids=["plain", "chunked", "bombs", "empty-members"],
 )
-async def test_an_endless_body_ends_at_the_bound(piece: bytes, headers: tuple[str, ...]) -> None:
-    async with serving(endless(piece, *headers)) as server:
+async def test_an_endless_body_ends_at_the_bound(piece: Callable[[], bytes], headers: tuple[str, ...]) -> None:
+    async with serving(endless(piece(), *headers)) as server:
         error = await refused(server.url(), fetcher(max_bytes=2 * MIB, timeout_seconds=30))
         await asyncio.wait_for(server.closed.wait(), 5)  # it was hung up on
 

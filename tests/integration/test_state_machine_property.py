@@ -296,7 +296,7 @@ def _flat(sequence: list[list[Step]]) -> Iterator[Step]:
 
 
 @given(start=st.sampled_from(STARTS), sequence=SEQUENCES)
-@settings(PROPERTY, max_examples=200)
+@settings(PROPERTY, max_examples=100)
 async def test_a_job_moves_as_the_model_does_and_a_refusal_writes_nothing(
     session: AsyncSession, start: str, sequence: list[list[Step]]
 ) -> None:
