@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import certifi
 import pytest
 import structlog
 from arq.connections import ArqRedis
@@ -33,6 +34,22 @@ def no_settings_from_outside() -> Iterator[None]:
             if name not in {"database_url", "redis_url"}:
                 patch.delenv(name.upper(), raising=False)
         patch.setitem(Settings.model_config, "env_file", None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """HTTP clients read one certificate, not over a hundred, which takes 45 ms each time; no test meets one of those.
+
+    A server that ``ANYTHINGLLM_URL`` names may have a certificate of any of them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if "ANYTHINGLLM_URL" not in os.environ:
+            end = "-----END CERTIFICATE-----\n"
+            first, _, _ = Path(certifi.where()).read_text("ascii").partition(end)
+            path = tmp_path_factory.mktemp("authorities") / "one.pem"
+            path.write_text(first + end)
+            patch.setattr(certifi, "where", lambda: str(path))
         yield
 
 
