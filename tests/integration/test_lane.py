@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Integer, Text, bindparam, cast, func, literal_column, select, text
+from sqlalchemy.exc import InterfaceError
 
 from repositories.database import DatabaseManager
 from repositories.errors import ConflictError, DatabaseUnavailableError, InvalidValueError
