@@ -18,13 +18,13 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from repositories.lock_models import Lock
 from repositories.mapping import ITEM_STATUS, NAMING, STATUS, Base, one_of
+from repositories.queue_names import DEFAULT_QUEUE, QUEUE_NAME
 from repositories.states import ItemStatus, JobStatus
 from repositories.statistics_models import DayOfStatistics, HourOfCreation, HourOfStatistics
 from repositories.workspace_models import Passage, StoredDocument, Workspace, WorkspaceDocument
 
 __all__ = [
     "CALLER",
-    "DEFAULT_QUEUE",
     "ITEM_STATUS",
     "NAMING",
     "STATUS",
@@ -41,8 +41,6 @@ __all__ = [
     "WorkspaceDocument",
 ]
 
-DEFAULT_QUEUE = "default"
-QUEUE_NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # the same to Python and to PostgreSQL
 CALLER = "caller"  # worker_id of a job that its caller drives
 
 

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from uuid_utils.compat import uuid7
 
-from repositories.models import DEFAULT_QUEUE, QUEUE_NAME
+from repositories.queue_names import DEFAULT_QUEUE, QUEUE_NAME
 from repositories.states import ItemStatus, JobStatus
 
 if TYPE_CHECKING:

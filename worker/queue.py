@@ -32,7 +32,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from repositories.jobs import Waiting
-from repositories.models import DEFAULT_QUEUE
+from repositories.queue_names import DEFAULT_QUEUE
 from worker.queue_scripts import FORGET, HAND_OVER, STRANDED, TAKE
 
 LOWEST_PRIORITY: Final = 9

@@ -1,8 +1,9 @@
 """Writing down how attempts ended, many at a time.
 
-:func:`record` writes one group: one transaction in PostgreSQL, then Redis. :class:`Finisher` makes the groups: while
-one is being written the next one gathers, and a lone end waits for nobody. An end that PostgreSQL cannot
-take now is kept, with its lease, until it can: finished work is never done twice because of an outage.
+:func:`record` writes one group: one transaction in PostgreSQL, then Redis. :func:`complete` writes what needs nothing
+else with it, as nearly all do, over a connection of its own. :class:`Finisher` makes the groups: while one is being
+written the next one gathers, and a lone end waits for nobody. An end that PostgreSQL cannot take now is kept, with its
+lease, until it can: finished work is never done twice because of an outage.
 """
 
 import asyncio

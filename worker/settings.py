@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_core import ErrorDetails
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from repositories.models import DEFAULT_QUEUE
+from repositories.queue_names import DEFAULT_QUEUE
 from repositories.schemas import QueueName
 from repositories.settings import CacheSettings, DatabaseSettings, blank_is_unset
 from worker.document_settings import MIB, DocumentSettings, split

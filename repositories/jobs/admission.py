@@ -22,7 +22,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from repositories.errors import translated
 from repositories.jobs.core import ASKED_AT, JobStatements, check_batch, in_state, named, standing
-from repositories.models import CALLER, DEFAULT_QUEUE, Job, Queue
+from repositories.models import CALLER, Job, Queue
+from repositories.queue_names import DEFAULT_QUEUE
 from repositories.schemas import MAX_BATCH
 from repositories.states import JobStatus
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from repositories.models import DEFAULT_QUEUE, Job
+from repositories.models import Job
+from repositories.queue_names import DEFAULT_QUEUE
 from worker.cli.context import connected, err, exit_with, out, run
 from worker.cli.exits import Exit
 from worker.cli.upload import Queue, ended

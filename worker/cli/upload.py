@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from repositories.models import DEFAULT_QUEUE, Job
+from repositories.models import Job
+from repositories.queue_names import DEFAULT_QUEUE
 from repositories.states import JobStatus
 from worker.cli.context import connected, err, exit_with, out, run
 from worker.cli.exits import Exit
