@@ -41,8 +41,8 @@ TELL_SECONDS = 0.1
 """How late hot status may learn that a job was started."""
 
 _CLAIMERS = 2
-_CLAIM_SECONDS = 5.0
 _FINISHERS = 2
+_CLAIM_SECONDS = 5.0  # how long a claim that is under way is waited for when the worker is to stop
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -66,11 +66,12 @@ class Batches:
         self._stopping = asyncio.Event()
         self._taking = asyncio.Lock()
         self._claimers: list[asyncio.Task[None]] = []
-        self._lanes = [runtime.database.lane() for _ in range(_CLAIMERS + _FINISHERS)]
-        self._open = AsyncExitStack()
+        self._lanes = AsyncExitStack()
+        self._to_claim = [runtime.database.lane() for _ in range(_CLAIMERS)]
+        self._to_end = [runtime.database.lane() for _ in range(_FINISHERS)]
         self._finisher = Finisher(
             runtime,
-            [DirectJobs(lane) for lane in self._lanes[_CLAIMERS:]],
+            [DirectJobs(lane) for lane in self._to_end],
             capacity=max(2_000, 4 * self._slots),
             on_room=self._room.set,
         )
@@ -263,9 +264,9 @@ class Batches:
 
         What cannot be opened now is opened when it is needed: the worker has started, and outlives every outage.
         """
-        calls = [DirectJobs(lane).claim([], *self._as_us()) for lane in self._lanes[:_CLAIMERS]]
-        ends = [DirectJobs(lane).complete([], []) for lane in self._lanes[_CLAIMERS:]]
-        for answer in await asyncio.gather(*calls, *ends, return_exceptions=True):
+        claims = [DirectJobs(lane).claim([], *self._as_us()) for lane in self._to_claim]
+        ends = [DirectJobs(lane).complete([], []) for lane in self._to_end]
+        for answer in await asyncio.gather(*claims, *ends, return_exceptions=True):
             if isinstance(answer, DatabaseUnavailableError):
                 log.warning("worker.not_warm", reason=answer.reason)
             elif isinstance(answer, BaseException):
@@ -273,14 +274,14 @@ class Batches:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opening:
-            for lane in self._lanes:
-                opening.push_async_callback(lane.close)
+            for lane in (*self._to_claim, *self._to_end):
+                await opening.enter_async_context(lane)
             await self._warm_up()
-            self._open = opening.pop_all()
+            self._lanes = opening.pop_all()
         await self._finisher.__aenter__()
         self._claimers = [
             asyncio.create_task(self._claim_forever(lane), name=f"claimer-{number}")
-            for number, lane in enumerate(self._lanes[:_CLAIMERS])
+            for number, lane in enumerate(self._to_claim)
         ]
         self._keepers.start()
         return self
@@ -291,7 +292,7 @@ class Batches:
         async def at_once() -> None:
             return
 
-        async with self._open:
+        async with self._lanes:
             await self.stop(at_once)
             await self._keepers.stop()
             await self._finisher.__aexit__(kind, error, trace)

@@ -261,7 +261,7 @@ class Finisher:
 
     Args:
         runtime: where to write; leases of jobs whose end is on the record are released.
-        lanes: for the shorter way; as many groups are written at a time.
+        direct: the shorter ways; as many groups are written at a time.
         capacity: ends that may wait, 1 or more: whoever claims jobs looks at :attr:`full` first.
         on_room: called when there is room again.
         close_seconds: how long leaving the block waits for PostgreSQL. What is not written then is rescued.
@@ -270,13 +270,13 @@ class Finisher:
     def __init__(
         self,
         runtime: Runtime,
-        lanes: Sequence[DirectJobs],
+        direct: Sequence[DirectJobs],
         capacity: int,
         on_room: Callable[[], None],
         close_seconds: float = 10.0,
     ) -> None:
         self._runtime = runtime
-        self._lanes = lanes
+        self._direct = direct
         self._capacity = capacity
         self._on_room = on_room
         self._close_seconds = close_seconds
@@ -315,7 +315,7 @@ class Finisher:
     async def __aenter__(self) -> Self:
         self._writers = [
             asyncio.create_task(self._write(direct), name=f"finisher-{number}")
-            for number, direct in enumerate(self._lanes)
+            for number, direct in enumerate(self._direct)
         ]
         return self
 

@@ -96,7 +96,8 @@ def together(log: Any) -> Iterator[Lines]:
 
 def _write_together(log: Any, lines: Lines) -> None:
     names = logging.getLevelNamesMapping()
-    written = {level for level in ("info", "warning") if log.is_enabled_for(names[level.upper()])}
+    taken = {level for level, _, _ in lines.taken}
+    written = {level for level in taken if log.is_enabled_for(names[level.upper()])}
     of_all = {"timestamp": datetime.now(UTC), "level": None, "event": None} | structlog.contextvars.get_contextvars()
     out, gathered, size = structlog.get_config()["logger_factory"](), list[bytes](), 0
     for level, event, fields in lines.taken:

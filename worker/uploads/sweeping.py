@@ -6,7 +6,7 @@ have been preceded by one stores nothing before it had the lock once: it is on t
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
@@ -79,10 +79,8 @@ async def _locked_for(run: Run) -> AsyncIterator[None]:
         raise Snooze(_AGAIN, str(error)) from error
 
 
-@asynccontextmanager
-async def _locked(database: DatabaseManager, job_id: UUID) -> AsyncIterator[None]:
-    async with Locks(database).hold(f"sweep {job_id}"):
-        yield
+def _locked(database: DatabaseManager, job_id: UUID) -> AbstractAsyncContextManager[None]:
+    return Locks(database).hold(f"sweep {job_id}")
 
 
 async def _sweep(runtime: Runtime, job_id: UUID, slug: str, items: Sequence[JobItem]) -> int:
