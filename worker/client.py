@@ -25,7 +25,7 @@ from repositories.database import DatabaseManager
 from repositories.errors import NotFoundError
 from repositories.hot_status import HotStatus, JobStatusView
 from repositories.items import ItemRepository
-from repositories.jobs import JobRepository, Waiting
+from repositories.jobs import JobRepository, Waiting, is_one_statement
 from repositories.models import Job, JobItem
 from repositories.schemas import JobFilters, NewJob, Outcome, PaginationParams
 from repositories.states import ItemStatus, JobStatus, JobType
@@ -225,7 +225,8 @@ class JobClient(Overseeing):
             waiting = await JobRepository(session).add_many(jobs, ahead)
             self._hand_over_after_commit(session, waiting)
         else:
-            async with self._database.get_transaction() as own:
+            together = self._database.get_autocommit if is_one_statement(jobs) else self._database.get_transaction
+            async with together() as own:
                 waiting = await JobRepository(own).add_many(jobs, ahead)
             await self._hand_over(waiting, new=True)
         return [new.id for new in jobs]

@@ -61,7 +61,7 @@ class Settings(DatabaseSettings, CacheSettings, EngineSettings, DocumentSettings
         max_length=64,
         description="The queues whose jobs this worker runs, separated by commas.",
     )
-    item_concurrency: int = Field(default=8, ge=1, le=64, description="Documents or questions of one job at a time.")
+    item_concurrency: int = Field(default=12, ge=1, le=64, description="Documents or questions of one job at a time.")
     job_timeout_seconds: int = Field(
         default=3600, ge=1, le=604_800, description="How long one attempt at a job may run, unless the job says."
     )

@@ -2,6 +2,7 @@
 
 from repositories.jobs.callers import CallerDriven
 from repositories.jobs.claim import ClaimedJob, Claiming
+from repositories.jobs.create import is_one_statement
 from repositories.jobs.direct import DirectJobs
 from repositories.jobs.finish import Finishing
 from repositories.jobs.guarded import Guarded
@@ -13,7 +14,7 @@ from repositories.jobs.retention import Retiring
 from repositories.jobs.statistics import Counting
 from repositories.jobs.summaries import Summarising
 
-__all__ = ["ClaimedJob", "DirectJobs", "JobRepository", "Place", "Waiting"]
+__all__ = ["ClaimedJob", "DirectJobs", "JobRepository", "Place", "Waiting", "is_one_statement"]
 
 
 class JobRepository(

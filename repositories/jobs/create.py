@@ -5,6 +5,7 @@ Writing again what is there already is no error: a job is known by its id, or by
 
 import json
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Text,
     Uuid,
     any_,
+    bindparam,
     case,
     cast,
     collate,
@@ -32,6 +34,7 @@ from repositories.errors import ConflictError, NotFoundError, translated
 from repositories.jobs.admission import Waiting
 from repositories.jobs.core import NOW, JobStatements, named
 from repositories.models import Job
+from repositories.prepared import Prepared
 from repositories.schemas import NewJob
 from repositories.states import JobStatus
 
@@ -46,6 +49,51 @@ _PARENT_FAILED = {
     "code": "parent_failed",
     "message": "a job that this one depends on had not completed when it was written",
 }
+
+
+@cache
+def _insertion() -> Prepared:
+    """Insert what an array of JSON objects says, one row or thousands; return ids only if some were there before.
+
+    What a row does not say about its state follows from its payload: with one it is queued.
+    """
+    columns = Job.__table__.c
+    kinds = {name: columns[name].type for name in _COLUMNS} | {
+        "depends_on": ARRAY(Uuid),
+        "scheduled_at": TIMESTAMP(timezone=True),
+        "status": Text(),
+    }
+    new = (
+        func.jsonb_to_recordset(cast(bindparam("rows", type_=Text), JSONB))
+        .table_valued(*(column(name, kind) for name, kind in kinds.items()), name="new")
+        .render_derived(with_types=True)
+    )
+    # Without none_as_null a JSON null would stand where "no payload" must be SQL's NULL.
+    payload = func.nullif(new.c.payload, literal_column("'null'::jsonb", JSONB))
+    status = func.coalesce(new.c.status, case((payload.is_not(None), JobStatus.QUEUED), else_=JobStatus.PENDING))
+    queued, failed = status == str(JobStatus.QUEUED), status == str(JobStatus.FAILED)
+    place = bindparam("ahead", type_=Integer) + cast(func.row_number().over(order_by=new.c.id), Integer)
+    values = {name: new.c[name] for name in kinds} | {
+        "payload": payload,
+        "status": status,
+        "parents_left": func.coalesce(new.c.parents_left, 0),
+        "errors": func.coalesce(new.c.errors, literal_column("'[]'::jsonb", JSONB)),
+        "queue_position": func.coalesce(new.c.queue_position, case((queued, place))),
+        "queued_at": case((queued, NOW)),
+        "completed_at": case((failed, NOW)),
+    }
+    rows = select(*values.values()).order_by(collate(new.c.idempotency_key, "C").nulls_last(), new.c.id)
+    written = (
+        insert(Job)
+        .from_select(list(values), rows)
+        .on_conflict_do_nothing()  # the same id, or the same key: waits for another writer of it
+        .returning(Job.id)
+        .cte("written")
+    )
+    # A thousand rows that say nothing new would cost the caller as much as all the rest.
+    some_were_there = func.count() < bindparam("asked", type_=Integer)
+    others = func.coalesce(func.array_agg(written.c.id), literal_column("'{}'::uuid[]", ARRAY(Uuid)))
+    return Prepared(select(case((some_were_there, others))).select_from(written))
 
 
 class Creating(JobStatements):
@@ -137,7 +185,7 @@ class Creating(JobStatements):
         Raises:
             ConflictError, NotFoundError, ValueError: as for :meth:`create_many`.
         """
-        if any(new.depends_on or new.idempotency_key is not None for new in jobs):
+        if _is_entangled(jobs):
             written = await self.create_many(jobs)
             asked = {new.id for new in jobs}
             return [
@@ -151,12 +199,13 @@ class Creating(JobStatements):
                 chunk = {new.id: new for new in jobs[start : start + _CHUNK]}
                 # In id order, as all writers of jobs do it.
                 rows = [chunk[job_id] for job_id in sorted(chunk)]
-                for job_id in await self._insert(
-                    _NEW_JOBS.dump_json(rows).decode(), None if ahead is None else ahead + start
-                ):
-                    new = chunk[job_id]
-                    if new.payload is not None and new.scheduled_at is None:
-                        ready.append(Waiting(new.id, new.type, new.priority, new.queue))
+                text = _NEW_JOBS.dump_json(rows).decode()
+                inserted = await self._insert(text, len(rows), None if ahead is None else ahead + start)
+                ready += [
+                    Waiting(new.id, new.type, new.priority, new.queue)
+                    for new in (rows if inserted is None else map(chunk.__getitem__, inserted))
+                    if new.payload is not None and new.scheduled_at is None
+                ]
         return ready
 
     async def _write(
@@ -174,55 +223,21 @@ class Creating(JobStatements):
             # In one order whoever writes them: of two that write the same keys, one waits for the other, never both.
             rows.sort(key=lambda row: (row["idempotency_key"] is None, row["idempotency_key"] or "", row["id"]))
             for start in range(0, len(rows), _CHUNK):
-                await self._insert(json.dumps(rows[start : start + _CHUNK]))
+                chunk = rows[start : start + _CHUNK]
+                await self._insert(json.dumps(chunk), len(chunk))
             if keyed := [new for new in generation if new.idempotency_key is not None]:
                 ids |= await self._written_before(keyed)
 
-    async def _insert(self, rows: str, ahead: int | None = None) -> list[UUID]:
-        """Insert rows that travel as one JSON array, so the statement is the same for one row and for thousands.
-
-        What a row does not say about its state follows from its payload: with one it is queued.
+    async def _insert(self, rows: str, asked: int, ahead: int | None = None) -> list[UUID] | None:
+        """Insert ``asked`` rows that travel as one JSON array.
 
         Returns:
-            The ids that were not there before.
+            The ids that were not there before; ``None`` if that is all of them.
         """
-        columns = Job.__table__.c
-        kinds = {name: columns[name].type for name in _COLUMNS} | {
-            "depends_on": ARRAY(Uuid),
-            "scheduled_at": TIMESTAMP(timezone=True),
-            "status": Text(),
-        }
-        new = (
-            func.jsonb_to_recordset(cast(literal(rows, Text), JSONB))
-            .table_valued(*(column(name, kind) for name, kind in kinds.items()), name="new")
-            .render_derived(with_types=True)
-        )
-        # Without none_as_null a JSON null would stand where "no payload" must be SQL's NULL.
-        payload = func.nullif(new.c.payload, literal_column("'null'::jsonb", JSONB))
-        status = func.coalesce(new.c.status, case((payload.is_not(None), JobStatus.QUEUED), else_=JobStatus.PENDING))
-        queued, failed = status == str(JobStatus.QUEUED), status == str(JobStatus.FAILED)
-        values = {name: new.c[name] for name in kinds} | {
-            "payload": payload,
-            "status": status,
-            "parents_left": func.coalesce(new.c.parents_left, 0),
-            "errors": func.coalesce(new.c.errors, literal_column("'[]'::jsonb", JSONB)),
-            "queue_position": func.coalesce(
-                new.c.queue_position,
-                case((queued, literal(ahead, Integer) + cast(func.row_number().over(order_by=new.c.id), Integer))),
-            ),
-            "queued_at": case((queued, NOW)),
-            "completed_at": case((failed, NOW)),
-        }
-        written = await self.session.scalars(
-            insert(Job)
-            .from_select(
-                list(values),
-                select(*values.values()).order_by(collate(new.c.idempotency_key, "C").nulls_last(), new.c.id),
-            )
-            .on_conflict_do_nothing()  # the same id, or the same key: waits for another writer of it
-            .returning(Job.id)
-        )
-        return list(written)
+        parameters = {"rows": rows, "asked": asked, "ahead": ahead}
+        inserted: list[UUID] | None
+        ((inserted,),) = await _insertion().rows(self.session, parameters)
+        return inserted
 
     async def _written_before(self, keyed: Sequence[NewJob]) -> dict[UUID, UUID]:
         """Map the ids of jobs whose keys were used before to the ids of the jobs that have them.
@@ -273,6 +288,16 @@ class Creating(JobStatements):
         if missing := set(parents) - found.keys():
             raise NotFoundError("job", min(missing))
         return found
+
+
+def is_one_statement(jobs: Sequence[NewJob]) -> bool:
+    """Whether :meth:`Creating.add_many` writes these jobs with a single statement: it needs no transaction then."""
+    return len(jobs) <= _CHUNK and not _is_entangled(jobs)
+
+
+def _is_entangled(jobs: Sequence[NewJob]) -> bool:
+    """Whether what is written of one of these jobs may depend on other jobs."""
+    return any(new.depends_on or new.idempotency_key is not None for new in jobs)
 
 
 def _generations(jobs: Sequence[NewJob]) -> list[list[NewJob]]:
