@@ -49,6 +49,7 @@ def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             first, _, _ = Path(certifi.where()).read_text("ascii").partition(end)
             path = tmp_path_factory.mktemp("authorities") / "one.pem"
             path.write_text(first + end)
+            patch.setenv("SSL_CERT_FILE", str(path))
             patch.setattr(certifi, "where", lambda: str(path))
         yield
 
