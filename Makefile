@@ -23,8 +23,9 @@ setup: .venv/.synced ## Install the locked dependencies into .venv
 demo: .venv/.synced ## Run the whole product on real input and write demo-report/
 	@$(BIN)/worker demo
 
+# Three at a time on two cores: a third of their time is spent waiting for servers and processes.
 test: .venv/.synced ## Run the fast tests on a real PostgreSQL and a real Redis
-	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
+	@$(BIN)/python -m pytest -m "not slow" -n 3 --dist worksteal
 
 test-slow: .venv/.synced ## Run the tests that the fast run leaves out
 	@$(BIN)/python -m pytest -m slow -n 2

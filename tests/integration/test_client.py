@@ -15,6 +15,7 @@ from repositories.errors import InvalidTransitionError, NotFoundError
 from repositories.schemas import MAX_ITEMS, JobFilters, PaginationParams
 from repositories.states import ItemStatus, JobStatus
 from repositories.workspaces import WorkspaceRepository
+from tests.factories import new_job
 from worker.client import JobClient, WorkspaceNotFoundError, open_client
 from worker.execution import execute
 from worker.files import FileSource, NoFilesError, find_files, store_files
@@ -106,6 +107,32 @@ async def test_savepoints_of_the_caller_neither_hand_over_early_nor_forget(
 
     await client.settled()
     assert await queue.positions([job.id]) == {job.id: 1}
+
+
+async def test_a_thousand_jobs_are_written_with_one_statement(
+    client: JobClient, queue: JobQueue, statements: list[str]
+) -> None:
+    statements.clear()
+
+    ids = await client.enqueue_many([new_job() for _ in range(1_000)])
+
+    assert len(statements) == 1
+    assert await queue.positions(ids[:2] + ids[-1:]) == {ids[0]: 1, ids[1]: 2, ids[-1]: 1_000}
+
+
+@pytest.mark.parametrize("others", [0, 2])
+async def test_of_many_jobs_only_those_that_were_not_there_are_handed_over(
+    client: JobClient, queue: JobQueue, others: int
+) -> None:
+    written = [new_job() for _ in range(3)]
+    await client.enqueue_many(written)
+    await queue.remove([job.id for job in written])
+
+    new = [new_job() for _ in range(others)]
+    await client.enqueue_many([*written, *new])
+
+    assert await queue.length() == others
+    assert (await queue.positions([job.id for job in new])).keys() == {job.id for job in new}
 
 
 async def test_without_redis_a_job_is_still_enqueued(

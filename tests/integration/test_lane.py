@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from copy import copy
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,9 @@ from sqlalchemy.exc import InterfaceError
 from repositories.database import DatabaseManager
 from repositories.errors import ConflictError, DatabaseUnavailableError, InvalidValueError
 from repositories.jobs import DirectJobs, JobRepository
+from repositories.jobs.claim import claim_parameters, claim_statement
+from repositories.jobs.core import as_arrays
+from repositories.jobs.finish import complete_statement
 from repositories.lane import TRUST_SECONDS, Lane
 from repositories.prepared import Prepared
 from repositories.schemas import Held, NewJob
@@ -208,3 +212,20 @@ async def test_an_end_over_a_lane_completes_only_what_the_attempt_owns_and_nobod
         assert (completed.status, completed.result, completed.progress) == (JobStatus.COMPLETED, {"n": 1}, 100.0)
         assert (await jobs.get_by_id_or_raise(parent)).status is JobStatus.PROCESSING
         assert (await jobs.get_by_id_or_raise(lost)).status is JobStatus.PROCESSING
+
+
+_CLAIM = (claim_statement(typed=True, admitted=False), claim_parameters([], "w", LEASE, ["noop"]))
+_COMPLETION = (complete_statement(childless=True), as_arrays([], result=[]))
+
+
+@pytest.mark.parametrize(("statement", "parameters"), [_CLAIM, _COMPLETION], ids=["claim", "completion"])
+async def test_what_is_planned_while_the_table_is_empty_still_finds_its_rows_by_key_when_it_is_full(
+    lane: Lane, statement: Prepared, parameters: dict[str, Any]
+) -> None:
+    explained = copy(statement)
+    explained.text = f"EXPLAIN {statement.text}"
+
+    plan = "\n".join(row[0] for row in await lane.rows(explained, parameters))
+
+    assert "Scan using pk_jobs on jobs" in plan
+    assert "Seq Scan on jobs" not in plan
