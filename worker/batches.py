@@ -1,7 +1,7 @@
 """Claiming and carrying out many jobs at a time.
 
 One call to Redis takes as many ids as there are free slots, one statement starts them all, and ends are written in
-groups (:mod:`worker.recording`). While one batch is being started the next is being taken; an idle worker waits to be
+groups (:mod:`worker.finisher`). While one batch is being started the next is being taken; an idle worker waits to be
 called, and looks for itself once a second in case a call was lost. Nothing here ends because PostgreSQL or Redis went
 away: it waits until they are back.
 """
@@ -25,9 +25,10 @@ from repositories.jobs import ClaimedJob, DirectJobs, JobRepository, Waiting
 from repositories.lane import Lane
 from worker.ending import end_all
 from worker.ends import End, HandedBack, Lost, attempt, timed_out
+from worker.finisher import Finisher
 from worker.loops import Loop, Loops
 from worker.queue import QueueUnavailableError
-from worker.recording import Ended, Finisher, pause_after, started
+from worker.recording import Ended, pause_after, started
 from worker.run import Run, Runtime
 
 BATCH = 500

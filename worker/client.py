@@ -22,18 +22,16 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from repositories.database import DatabaseManager
-from repositories.errors import NotFoundError
-from repositories.hot_status import HotStatus, JobStatusView
-from repositories.items import ItemRepository
+from repositories.hot_status import HotStatus
 from repositories.jobs import JobRepository, Waiting, is_one_statement
-from repositories.models import Job, JobItem
-from repositories.schemas import JobFilters, NewJob, Outcome, PaginationParams
+from repositories.models import Job
+from repositories.schemas import NewJob, Outcome
 from repositories.states import ItemStatus, JobStatus, JobType
 from repositories.transactions import when_ended
 from repositories.workspaces import WorkspaceNotFoundError, WorkspaceRepository
 from worker.engines.base import WorkspaceSettings
 from worker.files import FileSource, NoFilesError, store_files
-from worker.overseeing import Overseeing
+from worker.following import Following
 from worker.payloads import (
     DocumentUploadPayload,
     LinkSource,
@@ -53,13 +51,12 @@ from worker.uploads.planning import PlannedFile, plan_upload
 
 __all__ = ["JobClient", "NothingToRetryError", "WorkspaceNotFoundError", "open_client"]
 
-POLL_SECONDS = 0.2
 _NOT_STORED_YET = StoredFile(name="a file", sha256="0" * 64)
 
 log = structlog.get_logger(__name__)
 
 
-class JobClient(Overseeing):
+class JobClient(Following):
     """Enqueues jobs and follows them.
 
     Args:
@@ -80,11 +77,10 @@ class JobClient(Overseeing):
         registry: Registry | None = None,
         hot: HotStatus | None = None,
     ) -> None:
-        super().__init__(database, queue, registry)
+        super().__init__(database, queue, registry, hot)
         self._storage = storage
         self._settings = settings
         self._engine = engine
-        self._hot = hot
         self._hand_overs: set[asyncio.Task[None]] = set()
 
     async def upload_documents(  # noqa: PLR0913 - what an upload is, each with a default
@@ -231,84 +227,6 @@ class JobClient(Overseeing):
             await self._hand_over(waiting, new=True)
         return [new.id for new in jobs]
 
-    async def status(self, job_id: UUID | str) -> Job:
-        """Return the job as the record has it now, all of it: :meth:`statuses` costs less and tells less.
-
-        Raises:
-            NotFoundError: there is no such job.
-        """
-        async with self._database.get_session() as session:
-            return await JobRepository(session).get_by_id_or_raise(job_id)
-
-    async def statuses(self, ids: Collection[UUID]) -> dict[UUID, JobStatusView]:
-        """Return where jobs stand: from hot status in one round trip, and what is missing there with one query.
-
-        Jobs that do not exist are left out.
-
-        Raises:
-            DatabaseUnavailableError: PostgreSQL had to be asked, and does not answer.
-        """
-        if self._hot is not None:
-            return await self._hot.get_many(ids, self._load)
-        return {job.id: JobStatusView.of(job) for job in await self._load(list(ids))}
-
-    async def items(self, job_id: UUID | str) -> list[JobItem]:
-        """Return the job's documents or questions, in order.
-
-        Raises:
-            NotFoundError: there is no such job.
-        """
-        job = await self.status(job_id)
-        async with self._database.get_session() as session:
-            return await ItemRepository(session).list(job.id)
-
-    async def list_jobs(self, filters: JobFilters, pagination: PaginationParams) -> tuple[list[Job], int]:
-        """Return a page of jobs, newest first, and how many match in all; from the read replica if there is one."""
-        async with self._database.get_read_session() as session:
-            return await JobRepository(session).list_jobs_with_filters(filters, pagination)
-
-    async def positions(self, ids: Sequence[UUID]) -> dict[UUID, int]:
-        """Return where jobs stand in the queue now, from 1. Without Redis there is no queue to stand in: empty."""
-        try:
-            return await self._queue.positions(ids)
-        except QueueUnavailableError:
-            return {}
-
-    async def events(self, ids: Collection[UUID]) -> AsyncIterator[JobStatusView]:
-        """Yield where each job stands, now and at every change (status, items, attempt), until all are final.
-
-        Raises:
-            NotFoundError: a job does not exist (any more).
-        """
-        seen: dict[UUID, JobStatusView] = {}
-        left = list(ids)
-        while left:
-            jobs = await self.statuses(left)
-            for job_id in tuple(left):
-                if job_id not in jobs:
-                    raise NotFoundError("job", job_id)
-                job = jobs[job_id]
-                if seen.get(job_id) != job:
-                    seen[job_id] = job
-                    yield job
-                if job.status.is_final:
-                    left.remove(job_id)
-            if left:
-                await asyncio.sleep(POLL_SECONDS)
-
-    async def wait(self, ids: Collection[UUID], timeout_seconds: float | None = None) -> list[Job]:
-        """Return the jobs once all of them are final, in the order given.
-
-        Raises:
-            NotFoundError: a job does not exist.
-            TimeoutError: ``timeout_seconds`` passed first; the jobs go on.
-        """
-        async with asyncio.timeout(timeout_seconds):
-            async for _ in self.events(ids):
-                pass
-        async with self._database.get_session() as session:
-            return await JobRepository(session).get_many(list(ids))
-
     async def cancel(self, ids: Collection[UUID], reason: str | None = None) -> Outcome:
         """Cancel jobs; one that runs stops at its next item. Refusals are in the outcome."""
         async with self._database.get_transaction() as session:
@@ -387,10 +305,6 @@ class JobClient(Overseeing):
             log.warning(
                 "job.not_handed_over", jobs=len(waiting), reason=str(error), next="a worker's reconciler sends it"
             )
-
-    async def _load(self, ids: Sequence[UUID]) -> list[Job]:
-        async with self._database.get_session() as session:
-            return await JobRepository(session).snapshot(ids)
 
     async def _check_workspace(self, name: str) -> None:
         async with self._database.get_session() as session:
