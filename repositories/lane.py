@@ -22,8 +22,8 @@ TRUST_SECONDS = 3.0
 """How long the connection may lie idle and be trusted."""
 
 # PostgreSQL would plan each statement anew for its first five values, and find that it need not have. But a plan that
-# is made while the table is small reads all of it, and would still do so when it is large: every statement of a lane
-# knows its rows by their keys.
+# is made while the table of jobs is small reads all of it, and would still do so when it is large: every statement of
+# a lane knows its jobs by their keys.
 _PLANNED_ONCE = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 
 _READY_SECONDS = 0.5

@@ -25,6 +25,9 @@ from tests.databases import Databases
 from worker.queue import JobQueue, connect
 from worker.settings import Settings
 
+# Read now: the session's fixtures take variables away that are settings of the worker.
+_A_REAL_SERVER = "ANYTHINGLLM_URL" in os.environ
+
 
 @pytest.fixture(scope="session", autouse=True)
 def no_settings_from_outside() -> Iterator[None]:
@@ -44,7 +47,7 @@ def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     A server that ``ANYTHINGLLM_URL`` names may have a certificate of any of them.
     """
     with pytest.MonkeyPatch.context() as patch:
-        if "ANYTHINGLLM_URL" not in os.environ:
+        if not _A_REAL_SERVER:
             end = "-----END CERTIFICATE-----\n"
             first, _, _ = Path(certifi.where()).read_text("ascii").partition(end)
             path = tmp_path_factory.mktemp("authorities") / "one.pem"

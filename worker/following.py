@@ -19,7 +19,7 @@ POLL_SECONDS = 0.2
 
 
 class Following(Overseeing):
-    """Each method only reads.
+    """What is defined here changes no job.
 
     Args:
         database, queue, registry, hot: as for :class:`worker.client.JobClient`.

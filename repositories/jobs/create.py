@@ -180,7 +180,8 @@ class Creating(JobStatements):
 
         Args:
             jobs: any number; memory is needed for 5,000 at a time.
-            ahead: how many jobs stand in their queue now, so that each one's position is recorded; ``None``: not known.
+            ahead: how many jobs stand in their queue now, from which each one's position is reckoned, as if all of
+                ``jobs`` were new and due; ``None``: not known. Jobs with parents or keys are given none.
 
         Raises:
             ConflictError, NotFoundError, ValueError: as for :meth:`create_many`.

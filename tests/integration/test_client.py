@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from uuid_utils.compat import uuid7
 
 from repositories.database import DatabaseManager
-from repositories.errors import InvalidTransitionError, NotFoundError
+from repositories.errors import InvalidTransitionError, InvalidValueError, NotFoundError
 from repositories.schemas import MAX_ITEMS, JobFilters, PaginationParams
 from repositories.states import ItemStatus, JobStatus
 from repositories.workspaces import WorkspaceRepository
@@ -117,6 +117,7 @@ async def test_a_thousand_jobs_are_written_with_one_statement(
     ids = await client.enqueue_many([new_job() for _ in range(1_000)])
 
     assert len(statements) == 1
+    assert statements[0].startswith("WITH written AS")  # and so it returns no ids
     assert await queue.positions(ids[:2] + ids[-1:]) == {ids[0]: 1, ids[1]: 2, ids[-1]: 1_000}
 
 
@@ -133,6 +134,30 @@ async def test_of_many_jobs_only_those_that_were_not_there_are_handed_over(
 
     assert await queue.length() == others
     assert (await queue.positions([job.id for job in new])).keys() == {job.id for job in new}
+
+
+async def test_jobs_of_one_call_are_all_written_or_none_however_many_statements_they_take(
+    client: JobClient, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repositories.jobs.create._CHUNK", 2)
+    good, bad = [new_job() for _ in range(3)], new_job(payload={"no character of PostgreSQL": "\x00"})
+
+    with pytest.raises(InvalidValueError):
+        await client.enqueue_many([*good, bad])
+
+    assert await client.statuses([job.id for job in good]) == {}
+    assert await queue.length() == 0
+
+    await client.enqueue_many(good)
+    assert await queue.length() == len(good)
+
+
+async def test_a_job_that_is_named_twice_in_a_call_is_one(client: JobClient, queue: JobQueue) -> None:
+    job = new_job()
+
+    assert await client.enqueue_many([job, job]) == [job.id, job.id]
+
+    assert await queue.positions([job.id]) == {job.id: 1}
 
 
 async def test_without_redis_a_job_is_still_enqueued(

@@ -218,6 +218,7 @@ _CLAIM = (claim_statement(typed=True, admitted=False), claim_parameters([], "w",
 _COMPLETION = (complete_statement(childless=True), as_arrays([], result=[]))
 
 
+@pytest.mark.own_database  # whose table of jobs never had a row
 @pytest.mark.parametrize(("statement", "parameters"), [_CLAIM, _COMPLETION], ids=["claim", "completion"])
 async def test_what_is_planned_while_the_table_is_empty_still_finds_its_rows_by_key_when_it_is_full(
     lane: Lane, statement: Prepared, parameters: dict[str, Any]

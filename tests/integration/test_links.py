@@ -6,7 +6,6 @@ import hashlib
 import os
 import socket
 import ssl
-import subprocess
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.certificates import make_certificate, server_context
 from worker.sources import Fetched, LinkFetcher, SourceError
 from worker.sources.connecting import resolve
 
@@ -493,20 +493,13 @@ async def test_a_resolver_that_hangs_is_cut_off() -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of an authority of our own, for docs.example."""
-    path = tmp_path_factory.mktemp("tls") / "docs.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=docs.example"
-    made = [*command.split(), "-addext", "subjectAltName=DNS:docs.example", "-keyout", str(path), "-out", "-"]
-    shown = subprocess.run(made, check=True, capture_output=True).stdout
-    path.write_bytes(path.read_bytes() + shown)
-    return path
+    return make_certificate(tmp_path_factory.mktemp("tls"), "docs.example")
 
 
 @pytest.fixture
 async def secure(certificate: Path) -> AsyncIterator[Callable[[Handler], Awaitable[Server]]]:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
     async with AsyncExitStack() as stack:
-        yield lambda answer: stack.enter_async_context(serving(answer, context))
+        yield lambda answer: stack.enter_async_context(serving(answer, server_context(certificate)))
 
 
 def trusting(certificate: Path, **hosts: list[str]) -> LinkFetcher:

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from http import HTTPStatus
 from typing import cast
 
@@ -87,11 +86,7 @@ class LinkFetcher:
             min(_SILENCE_SECONDS, timeout_seconds), connect=min(_CONNECT_SECONDS, timeout_seconds)
         )
         self._backend = CheckedBackend(resolver, allow_private)
-        self._given_tls = tls
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        return self._given_tls or httpx.create_ssl_context(trust_env=False)  # 25 ms that few workers need
+        self._tls = tls or httpx.create_ssl_context(trust_env=False)
 
     @asynccontextmanager
     async def fetch(self, link: str, max_bytes: int | None = None) -> AsyncIterator[Fetched]:
