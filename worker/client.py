@@ -214,7 +214,8 @@ class JobClient(Following):
             ConflictError: an idempotency key belongs to a job with another type, workspace or payload.
             NotFoundError: a job that one depends on does not exist.
             DatabaseUnavailableError: PostgreSQL does not answer, or was lost in the middle: then it is not known
-                whether the jobs were written. Asking again with the same ``jobs`` does no harm; nor after a cancellation.
+                whether the jobs were written. Asking again with the same ``jobs`` does no harm, also after a
+                cancellation.
         """
         next_position = await self._next_position()
         ahead = None if next_position is None else next_position - 1
