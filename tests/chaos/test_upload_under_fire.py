@@ -48,9 +48,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 @pytest.fixture
 def settings(settings: Settings, server: Server) -> Settings:
-    return settings.model_copy(
-        update={"anythingllm_url": server.url, "anythingllm_api_key": server.api_key, "item_concurrency": 8}
-    )
+    return settings.model_copy(update={"anythingllm_url": server.url, "anythingllm_api_key": server.api_key})
 
 
 async def until(client: JobClient, job: Job, finished: int) -> None:

@@ -8,7 +8,6 @@ its caller's.
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -110,8 +109,6 @@ class Transport:
                 keepalive_expiry=_IDLE_SECONDS,
             ),
             follow_redirects=False,
-            # A plain URL never needs the certificates of all authorities, which take longer to read than all else here.
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if httpx.URL(self.url).scheme == "http" else True,
         )
 
     def __repr__(self) -> str:
