@@ -77,6 +77,8 @@ class Following(Overseeing):
     async def events(self, ids: Collection[UUID]) -> AsyncIterator[JobStatusView]:
         """Yield where each job stands, now and at every change (status, items, attempt), until all are final.
 
+        What is final is read from the record: the last view of each job is what stands there.
+
         Raises:
             NotFoundError: a job does not exist (any more).
         """
@@ -84,6 +86,10 @@ class Following(Overseeing):
         left = list(ids)
         while left:
             jobs = await self.statuses(left)
+            if self._hot is not None and (ended := [job.id for job in jobs.values() if job.status.is_final]):
+                for job_id in ended:
+                    del jobs[job_id]
+                jobs |= {job.id: JobStatusView.of(job) for job in await self._load(ended)}
             for job_id in tuple(left):
                 if job_id not in jobs:
                     raise NotFoundError("job", job_id)

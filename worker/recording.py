@@ -6,9 +6,8 @@ else with it, as nearly all do, over a connection of its own. :mod:`worker.finis
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
-from uuid import UUID
 
 import structlog
 
@@ -126,9 +125,7 @@ async def _tell(
             "job.not_put_back_in_redis", jobs=len(waiting), reason=str(error), next="a worker's reconciler sends it"
         )
     if runtime.hot is not None and outcome.changes:
-        errors = {ended.run.job.id: ended.end.error for ended in group if isinstance(ended.end, Failed | TryAgain)}
-        changes = [_with_error(change, errors) for change in outcome.changes] if errors else outcome.changes
-        await runtime.hot.advance(changes, since=since)
+        await runtime.hot.advance(outcome.changes, since=since)
     with together(log) as lines:
         for ended in group:
             _log(lines, ended, outcome)
@@ -144,13 +141,6 @@ def started(job: ClaimedJob) -> JobStatusChange:
         "progress": job.progress,
     }
     return JobStatusChange(job.id, job.version, changed)
-
-
-def _with_error(change: JobStatusChange, errors: Mapping[UUID, JobError]) -> JobStatusChange:
-    error = errors.get(change.job_id)
-    if error is None:
-        return change
-    return change._replace(changed={**change.changed, "error_code": error.code, "error": error.message})
 
 
 def _row(ended: Ended) -> Finish | PutBack:

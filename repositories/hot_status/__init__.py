@@ -5,6 +5,6 @@
 
 from repositories.hot_status.scripts import Mark
 from repositories.hot_status.status import HotStatus, Load
-from repositories.hot_status.view import STATUS_COLUMNS, JobStatusChange, JobStatusView
+from repositories.hot_status.view import ERROR_COLUMNS, STATUS_COLUMNS, JobStatusChange, JobStatusView
 
-__all__ = ["STATUS_COLUMNS", "HotStatus", "JobStatusChange", "JobStatusView", "Load", "Mark"]
+__all__ = ["ERROR_COLUMNS", "STATUS_COLUMNS", "HotStatus", "JobStatusChange", "JobStatusView", "Load", "Mark"]

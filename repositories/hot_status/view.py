@@ -96,11 +96,16 @@ _COUNTED: Final = frozenset(_COUNTS)
 FIELDS: Final = _NAMES
 """The fields of a hash, in the order in which a reader asks for them."""
 
-STATUS_COLUMNS: Final = (
-    *(getattr(Job, name) for name in _NAMES if name not in _OF_ERRORS),
+ERROR_COLUMNS: Final = (
     func.jsonb_array_length(Job.errors).label("error_count"),
     Job.errors[-1]["code"].astext.label("error_code"),
     func.left(Job.errors[-1]["message"].astext, MAX_ERROR_CHARS).label("error"),
+)
+"""What of the errors is in a view."""
+
+STATUS_COLUMNS: Final = (
+    *(getattr(Job, name) for name in _NAMES if name not in _OF_ERRORS),
+    *ERROR_COLUMNS,
 )
 """What to select, or to return from an update, for :meth:`JobStatusView.of`."""
 

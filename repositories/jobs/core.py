@@ -35,7 +35,7 @@ from sqlalchemy.orm.util import AliasedClass
 
 from repositories.base import BaseRepository
 from repositories.errors import InvalidTransitionError, NotFoundError
-from repositories.hot_status import HotStatus, JobStatusChange
+from repositories.hot_status import ERROR_COLUMNS, HotStatus, JobStatusChange
 from repositories.models import Job
 from repositories.prepared import Prepared
 from repositories.schemas import MAX_BATCH, Held, JobCreate, JobUpdate, Outcome
@@ -50,12 +50,15 @@ _MOVED = (
     Job.has_dependents,
     Job.version,
     Job.progress,
+    Job.items_total,
     Job.items_done,
     Job.items_failed,
     Job.items_skipped,
+    Job.queued_at,
     Job.completed_at,
-    func.jsonb_array_length(Job.errors),
+    *ERROR_COLUMNS,
 )
+"""All of a status that can have changed since the job was claimed: what is told of an end is the whole of it."""
 
 
 _STATUS = {str(status): status for status in JobStatus}  # looked up for every job that moves: a call takes longer
@@ -214,17 +217,22 @@ def moving(transition: Update) -> Update:
 def moved_by(rows: Iterable[Any]) -> tuple[Outcome, list[UUID]]:
     """Read what a transition of :func:`moving` did, and which of the jobs that it ended others depend on."""
     outcome, parents = Outcome(), list[UUID]()
-    for job_id, told, has_dependents, version, progress, done, failed, skipped, completed_at, errors in rows:
+    for job_id, told, has_dependents, version, progress, total, done, failed, skipped, *times_and_errors in rows:
+        queued_at, completed_at, errors, code, message = times_and_errors
         status = _STATUS[told]
         outcome.moved[job_id] = status
         changed = {
             "status": status,
             "progress": progress,
+            "items_total": total,
             "items_done": done,
             "items_failed": failed,
             "items_skipped": skipped,
+            "queued_at": queued_at,
             "completed_at": completed_at,
             "error_count": errors,
+            "error_code": code,
+            "error": message,
         }
         outcome.changes.append(JobStatusChange(job_id, version, changed))
         if has_dependents and status.is_final:
