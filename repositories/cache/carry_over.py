@@ -17,6 +17,7 @@ from typing import Final
 
 from redis.exceptions import ResponseError
 
+from repositories.broken_keys import set_aside
 from repositories.cache.errors import CacheUnavailableError, OutageReason
 from repositories.cache.journal import Base, Change, Journal
 from repositories.cache.redis_store import RedisStore
@@ -50,8 +51,12 @@ async def is_first_to_return(redis: RedisStore, process: str) -> bool:
     marker, lifetime_ms = redis.bookkeeping_name("returned"), RETURN_SECONDS * 1000
     if await redis.command("SET", marker, process, "PX", lifetime_ms, "NX") is not None:
         return True
-    if await redis.command("GET", marker) != process.encode():
-        return False
+    try:
+        if await redis.command("GET", marker) != process.encode():
+            return False
+    except TypeError:  # somebody else's: without this Redis would never serve this process again
+        await redis.run(lambda: set_aside(redis.client, {marker: "string"}))
+        return await is_first_to_return(redis, process)
     await redis.command("PEXPIRE", marker, lifetime_ms)
     return True
 

@@ -48,9 +48,9 @@ class Calls:
         self._live_ms = round(live_lifetime.total_seconds() * 1000)
         self._final_ms = round(final_lifetime.total_seconds() * 1000)
 
-    def read(self, ids: Sequence[UUID]) -> list[Call]:
+    def read(self, ids: Sequence[UUID], known: Mark) -> list[Call]:
         """Read these jobs."""
-        return [self._call(map(_status_key, part), [uuid4().hex, self._live_ms, *FIELDS]) for part in in_parts(ids)]
+        return [self._call(map(_status_key, part), known, [self._live_ms, *FIELDS]) for part in in_parts(ids)]
 
     def write(
         self, views: Sequence[JobStatusView], gone: Collection[UUID], mark: Mark, *, own_keys: bool = True
@@ -63,10 +63,10 @@ class Calls:
         entries += [_entry(job_id, "fence", self._live_ms, GONE, []) for job_id in gone]
         return self._writes(entries, mark, own_keys=own_keys)
 
-    def watched(self, ids: Sequence[UUID]) -> list[Call]:
+    def watched(self, ids: Sequence[UUID], known: Mark) -> list[Call]:
         """Find out of which of these jobs something stands, in the parts of :func:`in_parts`."""
         begins: list[Part] = [self._store.name(_status_key("")), self._store.name(own_key(""))]
-        return [self._call([], [uuid4().hex, *begins, "".join(map(str, part))]) for part in in_parts(ids)]
+        return [self._call([], known, [*begins, "".join(map(str, part))]) for part in in_parts(ids)]
 
     def advance(self, changes: Sequence[JobStatusChange], mark: Mark) -> list[Call]:
         """Write these changes.
@@ -80,9 +80,9 @@ class Calls:
         ]
         return self._writes(entries, mark, own_keys=True)
 
-    def renew(self, workspace_id: str | None = None) -> Call:
+    def renew(self, known: Mark, workspace_id: str | None = None) -> Call:
         """Begin a new epoch, or outdate one workspace."""
-        return self._call([], [uuid4().hex] if workspace_id is None else [uuid4().hex, workspace_id, _MAX_BOOKS])
+        return self._call([], known, [] if workspace_id is None else [workspace_id, _MAX_BOOKS])
 
     def _writes(self, entries: Sequence[_Entry], mark: Mark, *, own_keys: bool) -> list[Call]:
         calls = []
@@ -92,12 +92,12 @@ class Calls:
                 for job_id, _ in part
                 for key in (_status_key(job_id), own_key(job_id) if own_keys else _status_key(job_id))
             ]
-            calls.append(self._call(keys, [uuid4().hex, *mark, self._live_ms, *(entry.told for entry in part)]))
+            calls.append(self._call(keys, mark, [self._live_ms, *(entry.told for entry in part)]))
         return calls
 
-    def _call(self, keys: Iterable[str], arguments: Sequence[Part]) -> Call:
+    def _call(self, keys: Iterable[str], mark: Mark, arguments: Sequence[Part]) -> Call:
         names = [self._store.bookkeeping_name(_BOOKS), *map(self._store.name, keys)]
-        return [len(names), *names, *arguments]
+        return [len(names), *names, uuid4().hex, *mark, *arguments]
 
     def _lifetime(self, *, final: bool) -> int:
         return self._final_ms if final else self._live_ms

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from redis.exceptions import NoScriptError
 
+from repositories.broken_keys import ASIDE
 from repositories.cache import CacheUnavailableError
 from repositories.cache.errors import OutageReason, translated
 from repositories.cache.redis_store import RedisStore
@@ -21,6 +22,7 @@ Command = list[Part]
 
 
 _OF_MARK: Final = 3
+_HEAD: Final = 4  # a mark, and what was moved aside
 
 
 class Mark(NamedTuple):
@@ -29,12 +31,18 @@ class Mark(NamedTuple):
     Attributes:
         epoch: the present one.
         seq: how many workspaces were invalidated in it.
-        ticket: how many reads found something missing in it.
+        ticket: how many reads found something missing in it, and how many writes it took.
     """
 
     epoch: str = ""
     seq: int = 0
     ticket: int = 0
+
+    def after(self, earlier: "Mark") -> "Mark":
+        """Return the later of the two; answers to calls that were under way together may come in any order."""
+        if self.epoch != earlier.epoch:
+            return self
+        return Mark(self.epoch, max(self.seq, earlier.seq), max(self.ticket, earlier.ticket))
 
     @classmethod
     def of(cls, answer: Any) -> "Mark":
@@ -49,9 +57,14 @@ class Mark(NamedTuple):
         return cls(epoch, int(seq), int(ticket))
 
     @staticmethod
+    def moved(answer: list[Any]) -> list[Any]:
+        """Return the keys that a script moved aside, as :func:`repositories.broken_keys.tell` takes them."""
+        return list(answer[_OF_MARK])
+
+    @staticmethod
     def rest(answer: list[Any]) -> list[Any]:
         """Return what a script answers besides."""
-        return answer[_OF_MARK:]
+        return answer[_HEAD:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,7 @@ class Script:
 def _script(name: str) -> Script:
     folder = files(__package__)
     # Every script begins with the same look at the epoch.
-    epoch = (folder / "epoch.lua").read_text(encoding="utf-8")
+    epoch = (folder / "epoch.lua").read_text(encoding="utf-8").replace("--#include aside\n", ASIDE)
     text = (folder / f"{name}.lua").read_text(encoding="utf-8").replace("--#include epoch\n", epoch)
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 

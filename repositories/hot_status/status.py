@@ -7,7 +7,8 @@ Four things keep a copy from being older than what was committed before it was r
 
 - *Order.* A status is written only if (version, items finished, progress) is not older than what stands there.
 - *Epoch.* Each copy bears the epoch it was written in, and is believed only in that one. A new one begins when Redis
-  comes back to a process that could not write meanwhile, when Redis itself was started anew, and when it was emptied.
+  comes back to a process that could not write meanwhile, when Redis itself was started anew, when it was emptied, and
+  when it knows less than it told any process that asks: then an older copy of its data was loaded into it.
 - *Mark.* A writer says what it knew of the epoch *before* it asked PostgreSQL (:attr:`HotStatus.mark`). If that is no
   longer so, what it read may be outdated, and bars the way to older copies instead of becoming one.
 - *Note.* Who looks for a status and finds none leaves a note, and what it then reads from PostgreSQL is written only if
@@ -26,6 +27,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from repositories.broken_keys import tell
 from repositories.cache import CacheUnavailableError, FallbackBackend
 from repositories.cache.redis_store import OPERATION_TIMEOUT_SECONDS
 from repositories.hot_status.calls import Call, Calls, in_parts, own_key
@@ -34,7 +36,7 @@ from repositories.hot_status.scripts import READ, RENEW, WATCHED, WRITE, Mark, S
 from repositories.hot_status.view import JobStatusChange, JobStatusView, from_hash
 
 LIVE_LIFETIME: Final = timedelta(seconds=10)
-FINAL_LIFETIME: Final = timedelta(hours=1)
+FINAL_LIFETIME: Final = timedelta(minutes=2)
 MAX_IDS: Final = 10_000
 """The most jobs of one read."""
 
@@ -49,7 +51,8 @@ class HotStatus:
         redis: a ``redis.asyncio.Redis``, which stays the caller's to close, or the backend of a cache on it.
         namespace: the cache's, whose keys ``job:{id}`` every write deletes; that of the backend, if one is given.
         live_lifetime: how long a status that is not final is kept (10 s).
-        final_lifetime: how long one that is final is kept (1 h).
+        final_lifetime: how long one that is final is kept (2 min): who asks later is
+            answered from PostgreSQL, which writes it again.
         operation_timeout: seconds that one call may take before Redis counts as away (1.0); a backend has its own.
     """
 
@@ -114,7 +117,7 @@ class HotStatus:
         It is also how a writer gets a :attr:`mark` that lets it write what it reads from now on. Never raises for
         Redis: without it nobody is watched, and nothing that was written before will be believed.
         """
-        calls = self._calls.watched(ids)
+        calls = self._calls.watched(ids, self._known)
         if not calls:
             return []
         try:
@@ -127,9 +130,10 @@ class HotStatus:
         ]
 
     def _took(self, answers: Iterable[Any]) -> None:
-        """Learn the mark from the answers to scripts."""
+        """Learn the mark from the answers to scripts, and say what they moved aside."""
         for answer in answers:
-            self._known = Mark.of(answer)
+            self._known = Mark.of(answer).after(self._known)
+            tell(Mark.moved(answer))
 
     async def missed(self, ids: Collection[UUID]) -> None:
         """Note that a write of these jobs did not reach Redis: nothing that was written before will be believed.
@@ -158,7 +162,7 @@ class HotStatus:
         if not wanted or not await self._in_step():
             return {}
         try:
-            answers = await self._evaluate(READ, self._calls.read(wanted))
+            answers = await self._evaluate(READ, self._calls.read(wanted, self._known))
         except CacheUnavailableError:
             return {}
         found: dict[UUID, JobStatusView] = {}
@@ -196,7 +200,7 @@ class HotStatus:
     async def invalidate_workspace(self, workspace_id: str) -> None:
         """Outdate all that stands there of one workspace's jobs: for who changed their rows past the repositories."""
         try:
-            await self._evaluate(RENEW, [self._calls.renew(workspace_id)])
+            await self._evaluate(RENEW, [self._calls.renew(self._known, workspace_id)])
         except CacheUnavailableError:
             await self.missed([])
 
@@ -235,5 +239,5 @@ class HotStatus:
     async def _renew(self) -> None:
         """Begin a new epoch. It is also the hook that runs before Redis serves again, and then it may raise."""
         missed = self._missed  # what is missed from here on needs another one
-        self._took(await evaluate(self._backend.redis.store, RENEW, [self._calls.renew()]))
+        self._took(await evaluate(self._backend.redis.store, RENEW, [self._calls.renew(self._known)]))
         self._made_good = max(self._made_good, missed)

@@ -3,17 +3,17 @@
 -- Most jobs are watched by nobody when they start or end: for those this is all.
 --
 -- KEYS[1]    the bookkeeping hash
--- ARGV[1]    an epoch to begin if there is none
--- ARGV[2,3]  how the names of status hashes begin, and those of the callers' own keys
--- ARGV[4]    the jobs' ids, 36 characters each: to send them one by one would cost the client more than all of this
+-- ARGV[1..4] see epoch.lua
+-- ARGV[5,6]  how the names of status hashes begin, and those of the callers' own keys
+-- ARGV[7]    the jobs' ids, 36 characters each: to send them one by one would cost the client more than all of this
 --            costs Redis
--- Returns    {epoch, seq, ticket, the places, from 1, of jobs of which something stands}
+-- Returns    {epoch, seq, ticket, moved, the places, from 1, of jobs of which something stands}
 --#include epoch
-local answer, names, own = {epoch, tostring(seq), tostring(ticket)}, {}, {}
-for at = 1, #ARGV[4], 36 do
-    local id = string.sub(ARGV[4], at, at + 35)
-    names[#names + 1] = ARGV[2] .. id
-    own[#own + 1] = ARGV[3] .. id
+local answer, names, own = {epoch, tostring(seq), tostring(ticket), broken}, {}, {}
+for at = 1, #ARGV[7], 36 do
+    local id = string.sub(ARGV[7], at, at + 35)
+    names[#names + 1] = ARGV[5] .. id
+    own[#own + 1] = ARGV[6] .. id
 end
 redis.call('UNLINK', unpack(own))
 if redis.call('EXISTS', unpack(names)) > 0 then
