@@ -10,8 +10,6 @@ if ARGV[5] and redis.call('HLEN', KEYS[1]) < tonumber(ARGV[6]) then
     seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
     redis.call('HSET', KEYS[1], 'w:' .. ARGV[5], seq)
 else
-    epoch, seq, ticket = ARGV[1], 0, 0
-    redis.call('DEL', KEYS[1])
-    redis.call('HSET', KEYS[1], 'epoch', epoch, 'run', run, 'seq', seq)
+    begin()
 end
 return {epoch, tostring(seq), tostring(ticket), broken}

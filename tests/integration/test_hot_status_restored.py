@@ -57,7 +57,7 @@ async def test_a_change_bars_the_way_after_a_restore_too(redis: ArqRedis) -> Non
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["write", "read", "copy", "restore"])), max_size=20))
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=40, deadline=None)
 def test_no_process_reads_less_than_it_knew_whatever_is_restored(redis_url: str, steps: list[tuple[int, str]]) -> None:
     async def play() -> None:
         clients = [Redis.from_url(redis_url) for _ in range(3)]
