@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Float, Integer, Text, Uuid, and_, case, cast, column, func, literal, select, update
+from sqlalchemy import ARRAY, Float, Integer, Text, Uuid, and_, case, cast, column, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -138,6 +139,22 @@ class ItemRepository:
             )
             return owner is not None
 
+    async def reopen(self, held: Held, before: datetime | None = None) -> bool:
+        """Put items that were done or skipped back to be done again, and take them out of the job's counts.
+
+        For when what they had stored is gone, with the workspace it was in. One statement.
+
+        Args:
+            held: the job and the attempt that owns it.
+            before: only those that ended before this time of the database; ``None``: all of them.
+
+        Returns:
+            ``False`` if the attempt no longer owns the job: nothing was written, and the task must stop.
+        """
+        parameters = {"job_id": held.job_id, "attempt": held.attempt, "before": before}
+        with translated():
+            return await self._session.scalar(_REOPEN, parameters) is not None
+
     async def pending(self, job_id: UUID) -> list[JobItem]:
         """Return what is left to do of a job, in order."""
         return await self.list(job_id, ItemStatus.PENDING)
@@ -152,3 +169,36 @@ class ItemRepository:
                 select(JobItem).where(condition).order_by(JobItem.position).execution_options(populate_existing=True)
             )
             return [*rows]
+
+
+_REOPEN = text(
+    """
+    WITH mine AS MATERIALIZED (
+        SELECT id FROM jobs
+        WHERE id = CAST(:job_id AS uuid) AND attempt = CAST(:attempt AS integer) AND status = 'processing'
+        FOR UPDATE
+    ),
+    ended AS MATERIALIZED (
+        SELECT items.position, items.status FROM job_items AS items JOIN mine ON mine.id = items.job_id
+        WHERE items.status IN ('done', 'skipped')
+            AND items.finished_at < coalesce(CAST(:before AS timestamptz), CAST('infinity' AS timestamptz))
+    ),
+    reopened AS (
+        UPDATE job_items AS items
+        SET status = 'pending', result = NULL, timings = '{}', finished_at = NULL, attempt = CAST(:attempt AS integer)
+        FROM ended WHERE items.job_id = CAST(:job_id AS uuid) AND items.position = ended.position
+    ),
+    lost AS (
+        SELECT count(*) FILTER (WHERE status = 'done') AS done, count(*) FILTER (WHERE status = 'skipped') AS skipped
+        FROM ended
+    )
+    UPDATE jobs
+    SET items_done = items_done - lost.done, items_skipped = items_skipped - lost.skipped,
+        progress = CASE WHEN items_total > 0 AND lost.done + lost.skipped > 0
+            THEN (items_done + items_failed + items_skipped - lost.done - lost.skipped) * 100.0 / items_total
+            ELSE progress END,
+        updated_at = clock_timestamp()
+    FROM mine, lost WHERE jobs.id = mine.id
+    RETURNING jobs.id
+    """
+)

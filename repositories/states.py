@@ -50,6 +50,7 @@ class DocumentState(StrEnum):
 
     RESERVED = "reserved"  # an item is about to store it
     STORED = "stored"
+    REMOVING = "removing"  # on its way out: whoever wants its content waits for that, and stores it anew
 
 
 class Verb(StrEnum):

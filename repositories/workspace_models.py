@@ -29,7 +29,8 @@ from repositories.states import DocumentState
 class Workspace(Base):
     """A workspace as its engine knows it. The slug is stored as the engine gave it, never computed.
 
-    ``embedded_at`` is when its first document was seen to be searchable; ``None`` if none was yet.
+    ``created_at`` is when the engine made it, as far as the record knows: again if it was made anew. ``embedded_at`` is
+    when its first document was seen to be searchable; ``None`` if none was yet.
     """
 
     __tablename__ = "workspaces"
@@ -54,7 +55,9 @@ class WorkspaceDocument(Base):
 
     Written by :class:`repositories.documents.DocumentRepository` alone. It outlives its job, so ``job_id`` is no
     foreign key. ``locations`` are the engine's ids; ``source`` is the label of the set of files it came from;
-    ``shared`` says that another name or set relies on it, so that no new version and no sync removes it.
+    ``shared`` says that another name or set relies on it, so that no new version and no sync removes it; ``found_by``
+    is the newest job that found it there, and no older one removes it. One that is ``removing`` has a remover: a job
+    with its attempt, or whoever holds the lock of that id. It is deleted once it is gone from the engine.
     """
 
     __tablename__ = "workspace_documents"
@@ -73,14 +76,23 @@ class WorkspaceDocument(Base):
     is_copy: Mapped[bool] = mapped_column(server_default=text("false"))
     shared: Mapped[bool] = mapped_column(server_default=text("false"))
     state: Mapped[DocumentState]
+    found_by: Mapped[UUID | None]
+    remover_id: Mapped[UUID | None]
+    remover_attempt: Mapped[int | None]
+    removing_at: Mapped[datetime | None]
     reserved_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     stored_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint(one_of("state", DocumentState), name="state_known"),
         CheckConstraint(
-            "(state = 'stored') = (stored_at IS NOT NULL) AND (state = 'stored') = (cardinality(locations) > 0)",
+            "(state = 'reserved') = (stored_at IS NULL) AND (state = 'reserved') = (cardinality(locations) = 0)",
             name="stored_has_time_and_locations",
+        ),
+        CheckConstraint(
+            "(state = 'removing') = (remover_id IS NOT NULL) AND (remover_id IS NULL) = (remover_attempt IS NULL) "
+            "AND (remover_id IS NULL) = (removing_at IS NULL)",
+            name="removing_has_remover",
         ),
         CheckConstraint("length(name) BETWEEN 1 AND 4096", name="name_length"),
         CheckConstraint("length(source) BETWEEN 1 AND 255", name="source_length"),
@@ -101,6 +113,7 @@ class WorkspaceDocument(Base):
         # The name's hash: a name of 4,096 characters does not fit into an entry.
         Index("ix_workspace_documents_name", "workspace_id", text("md5(name)")),
         Index("ix_workspace_documents_page", "workspace_id", "id"),
+        Index("ix_workspace_documents_removing", "remover_id", postgresql_where=text("state = 'removing'")),
     )
 
 

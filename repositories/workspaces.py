@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, select, update
+from sqlalchemy import CTE, ColumnElement, and_, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -117,16 +117,11 @@ class WorkspaceRepository:
         renamed = (
             update(Workspace)
             .where(Workspace.engine == self._engine, Workspace.name == name)
-            .values(slug=slug, embedded_at=None)
+            .values(slug=slug, embedded_at=None, created_at=func.clock_timestamp())
             .returning(Workspace.id)
             .cte("renamed")
         )
-        cleared = (
-            delete(WorkspaceDocument)
-            .where(WorkspaceDocument.workspace_id == renamed.c.id)
-            .returning(WorkspaceDocument.id)
-            .cte("cleared")
-        )
+        cleared = _cleared(renamed.c.id)
         with translated():
             found = await self._session.scalar(select(func.count()).select_from(renamed).add_cte(cleared))
             return bool(found)
@@ -156,14 +151,12 @@ class WorkspaceRepository:
             return marked is not None
 
     async def _delete(self, *conditions: ColumnElement[bool]) -> bool:
+        gone = delete(Workspace).where(*conditions).returning(Workspace.id).cte("gone")
+        # The foreign key would delete these as well, but in no order.
+        cleared = _cleared(select(Workspace.id).where(*conditions).scalar_subquery())
         with translated():
-            deleted: int | None = await self._session.scalar(
-                delete(Workspace)
-                .where(*conditions)
-                .returning(Workspace.id)
-                .execution_options(synchronize_session=False)
-            )
-            return deleted is not None
+            found = await self._session.scalar(select(func.count()).select_from(gone).add_cte(cleared))
+            return bool(found)
 
     def _is(self, slug: str) -> ColumnElement[bool]:
         return and_(Workspace.engine == self._engine, Workspace.slug == slug)
@@ -178,3 +171,20 @@ class WorkspaceRepository:
                 .limit(_MOST_NAMES)
             )
             return difflib.get_close_matches(name, names.all(), n=most, cutoff=0.5)
+
+
+def _cleared(workspace_id: Any) -> CTE:
+    """Delete the record of a workspace's documents; locked in id order, as those who store and remove lock them."""
+    chosen = (
+        select(WorkspaceDocument.id)
+        .where(WorkspaceDocument.workspace_id == workspace_id)
+        .order_by(WorkspaceDocument.id)
+        .with_for_update(of=WorkspaceDocument)
+        .cte("chosen")
+    )
+    return (
+        delete(WorkspaceDocument)
+        .where(WorkspaceDocument.id == chosen.c.id)
+        .returning(WorkspaceDocument.id)
+        .cte("cleared")
+    )

@@ -10,7 +10,8 @@ class ReservationOutcome(StrEnum):
 
     MINE = "mine"  # store it, unless an earlier attempt did
     HELD = "held"  # it stands in the workspace already
-    BUSY = "busy"  # another item is storing it now: wait, then ask again
+    BUSY = "busy"  # another item is storing it now, or it is being removed: wait, then ask again
+    ABANDONED = "abandoned"  # who was removing it did not finish, and the removal is ours: finish it, then ask again
     LOST = "lost"  # the attempt no longer owns its job: nothing was written, and the task must stop
 
 
@@ -21,8 +22,9 @@ class Reservation(NamedTuple):
         outcome: whose the content is.
         name, job_id: of the document that holds it or is about to; ``None`` where the outcome is ``LOST``, or where
             another item came first this very moment.
-        locations: where it stands; empty where it does not yet.
+        locations: where it stands, or where ``ABANDONED`` left it to be removed; empty where it does not yet.
         is_copy: ``MINE``, and the same content stands in the workspace besides.
+        document_id: ``ABANDONED``: what is to be forgotten once it is removed.
     """
 
     outcome: ReservationOutcome
@@ -30,6 +32,21 @@ class Reservation(NamedTuple):
     job_id: UUID | None = None
     locations: tuple[str, ...] = ()
     is_copy: bool = False
+    document_id: int | None = None
+
+
+class Removal(NamedTuple):
+    """A document that is the caller's to remove from the engine, then from the record; nobody counts on it any more.
+
+    Attributes:
+        id: of its row.
+        name: what a person knows it by.
+        locations: where it stands in the engine, as far as it still does.
+    """
+
+    id: int
+    name: str
+    locations: tuple[str, ...]
 
 
 class Reference(NamedTuple):

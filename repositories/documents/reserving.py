@@ -1,26 +1,25 @@
 """Who stores a content: an item reserves it, stores it, or releases it.
 
-A reservation counts while the attempt that made it owns its job and the item has not ended. One that counts no more is
-taken over by whoever wants the content next; nobody cleans up. That is judged from the statement's snapshot, while the
-reservation itself is seen as it is once locked, so it may be newer than what is known of its job. Hence it is taken
-over only if its end is certain: attempts never come back, so a higher attempt on the record, or the same one out of
-``processing``, is; a lower one is not.
+A reservation counts while the attempt that made it owns its job and the item has not ended
+(:mod:`repositories.documents.fences`); nobody cleans up. An item that finds its content says so on the content's row in
+the same statement: from then on no older job removes it, and whoever removes it at that moment is seen.
 """
 
 from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, delete, func, literal, select, text, update
+from sqlalchemy import delete, func, literal, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Text
 
+from repositories.documents.fences import OWNER, REMOVAL_IS_OVER, RESERVATION_IS_OVER, owner_of
 from repositories.documents.outcomes import Reservation, ReservationOutcome
 from repositories.errors import InvalidValueError, translated
-from repositories.models import Job, WorkspaceDocument
+from repositories.models import WorkspaceDocument
 from repositories.schemas import Held
-from repositories.states import DocumentState, JobStatus
+from repositories.states import DocumentState
 
 _MOST_LOCATIONS = 1_000
 _LOOKS = 3  # at a content that others write at the same moment, before it is called busy
@@ -44,11 +43,15 @@ class Reserving:
         media_type: str,
         *,
         allow_copy: bool = False,
+        whole: bool = False,
     ) -> Reservation:
         """Say that an item is about to store a content, or learn why it should not.
 
         An item that reserved before, in this attempt or an earlier one, has its reservation back. One statement, unless
         others write the same content at the same moment, or an earlier attempt reserved another content for this item.
+
+        A content that is found is relied on from then on: under another name or from another source it is marked as
+        shared; in a whole set that has it under another name now, it is renamed. Only a newer job removes it.
 
         Args:
             workspace_id: where.
@@ -59,12 +62,14 @@ class Reserving:
             sha256: of the content, 64 lower-case hex digits.
             size: of the content, in bytes.
             media_type: of the content, 1 to 255 characters.
-            allow_copy: where the content stands already, store it once more. What is being stored is waited for all the
-                same.
+            allow_copy: where the content stands already, store it once more. What is being stored or removed is waited
+                for all the same.
+            whole: the items of this job are all of their source.
 
         Returns:
             ``MINE``, with locations if an earlier attempt stored the item, whatever its content was; ``HELD`` and
-            ``BUSY`` with whose it is; ``LOST`` if the attempt no longer owns the job.
+            ``BUSY`` with whose it is; ``ABANDONED`` with what is left to remove; ``LOST`` if the attempt no longer owns
+            the job.
 
         Raises:
             ConflictError: a value is out of its range, or the workspace is not on the record any more.
@@ -80,13 +85,14 @@ class Reserving:
             "size": size,
             "media_type": media_type,
             "allow_copy": allow_copy,
+            "whole": whole,
         }
         with translated():
             for _ in range(_LOOKS):
                 found = (await self._session.execute(_RESERVE, wish)).mappings().one()
-                if (reservation := _judged(found, held, name, allow_copy=allow_copy)) is not None:
+                if (reservation := _judged(found, held, name)) is not None:
                     return reservation
-                if found["own_state"] is not None:  # another content, or taken over since: then nothing is deleted
+                if found["own_state"] == DocumentState.RESERVED:  # another content, or taken over: nothing is deleted
                     await self.release(held, position)
         return Reservation(ReservationOutcome.BUSY)
 
@@ -99,18 +105,22 @@ class Reserving:
             locations: the engine's own ids, 1 to 1,000.
 
         Returns:
-            ``False`` if nothing was written: the attempt no longer owns the job and its task must stop, or there is no
-            such reservation, because the workspace was forgotten.
+            ``False`` if nothing was written: the attempt no longer owns the job and its task must stop; or there is no
+            such reservation, because the workspace was forgotten; or what an earlier attempt stored is being removed.
 
         Raises:
             InvalidValueError: no location, or too many.
         """
         if not 0 < len(locations) <= _MOST_LOCATIONS:
             raise InvalidValueError("locations", f"1 to {_MOST_LOCATIONS:,} are recorded, not {len(locations):,}")
-        owner = _owner(held)
+        owner = owner_of(held)
         stored = (
             update(WorkspaceDocument)
-            .where(WorkspaceDocument.job_id == owner.c.id, WorkspaceDocument.position == position)
+            .where(
+                WorkspaceDocument.job_id == owner.c.id,
+                WorkspaceDocument.position == position,
+                WorkspaceDocument.state != DocumentState.REMOVING,
+            )
             .values(
                 state=DocumentState.STORED,
                 locations=literal(list(locations), ARRAY(Text)),
@@ -129,7 +139,7 @@ class Reserving:
         Returns:
             ``False`` if there was none, or the attempt no longer owns the job.
         """
-        owner = _owner(held)
+        owner = owner_of(held)
         released = (
             delete(WorkspaceDocument)
             .where(
@@ -144,17 +154,7 @@ class Reserving:
             return await self._session.scalar(released) is not None
 
 
-def _owner(held: Held) -> CTE:
-    """Lock the job's row, if the attempt still owns it: no write of a lost attempt lands."""
-    return (
-        select(Job.id)
-        .where(Job.id == held.job_id, Job.attempt == held.attempt, Job.status == JobStatus.PROCESSING)
-        .with_for_update(key_share=True)
-        .cte("owner")
-    )
-
-
-def _judged(found: Any, held: Held, name: str, *, allow_copy: bool) -> Reservation | None:
+def _judged(found: Any, held: Held, name: str) -> Reservation | None:
     """What one look says; ``None``: look again."""
     if not found["is_owner"]:
         return Reservation(ReservationOutcome.LOST)
@@ -163,46 +163,48 @@ def _judged(found: Any, held: Held, name: str, *, allow_copy: bool) -> Reservati
     if found["own_state"] == DocumentState.STORED:
         own = found["own_name"], held.job_id, tuple(found["own_locations"]), bool(found["own_is_copy"])
         return Reservation(ReservationOutcome.MINE, *own)
+    if found["adopted_id"] is not None:
+        left = tuple(found["adopted_locations"])
+        return Reservation(ReservationOutcome.ABANDONED, name, held.job_id, left, document_id=found["adopted_id"])
+    if found["own_state"] == DocumentState.REMOVING:
+        return Reservation(ReservationOutcome.BUSY, found["own_name"], held.job_id)
     if found["own_state"] is not None or found["state"] is None:
         return None
     theirs: tuple[str, UUID] = found["name"], found["job_id"]
-    if found["state"] == DocumentState.RESERVED:
+    if found["state"] != DocumentState.STORED:
         return Reservation(ReservationOutcome.BUSY, *theirs)
-    return None if allow_copy else Reservation(ReservationOutcome.HELD, *theirs, tuple(found["locations"]))
+    # Where it was not found after all, somebody began to remove it this very moment.
+    return Reservation(ReservationOutcome.HELD, *theirs, tuple(found["locations"])) if found["was_found"] else None
 
 
-# The end of a reservation is certain, see above. A job that is not there was deleted, or is newer than the snapshot.
-_IS_OVER = """
-    EXISTS (
-        SELECT FROM jobs WHERE jobs.id = there.job_id
-            AND (jobs.attempt > there.attempt OR jobs.attempt = there.attempt AND jobs.status <> 'processing')
-    ) OR EXISTS (
-        SELECT FROM job_items WHERE job_items.job_id = there.job_id AND job_items.position = there.position
-            AND job_items.status <> 'pending' AND job_items.attempt >= there.attempt
-    ) OR (
-        NOT EXISTS (SELECT FROM jobs WHERE jobs.id = there.job_id)
-        AND there.reserved_at < statement_timestamp() - interval '1 second'
-    )
+# The set has the content under another name now, and not also under the one that this very job found before.
+_IS_RENAMED = """
+    CAST(:whole AS boolean) AND NOT there.shared AND there.source = CAST(:source AS text)
+    AND there.found_by IS DISTINCT FROM owner.id
 """
+# No row may be written twice by one statement: a content that is being removed is not inserted, and one that stands is
+# found or copied.
 _RESERVE = text(
     f"""
-    WITH owner AS (
-        SELECT id FROM jobs
-        WHERE id = CAST(:job_id AS uuid) AND attempt = CAST(:attempt AS integer) AND status = 'processing'
-        FOR NO KEY UPDATE
-    ),
+    WITH owner AS ({OWNER}),
     own AS (
-        SELECT name, locations, state, is_copy FROM workspace_documents
+        SELECT id, name, locations, state, is_copy FROM workspace_documents
         WHERE job_id = CAST(:job_id AS uuid) AND position = CAST(:position AS integer)
     ),
-    standing AS (
-        (SELECT name, job_id, locations, state FROM workspace_documents
+    candidates AS MATERIALIZED (
+        (SELECT id, name, source, job_id, locations, state FROM workspace_documents
          WHERE workspace_id = CAST(:workspace_id AS integer) AND sha256 = CAST(:sha256 AS text) AND NOT is_copy)
         UNION ALL  -- a copy stays when the first is forgotten
-        (SELECT name, job_id, locations, state FROM workspace_documents
+        (SELECT id, name, source, job_id, locations, state FROM workspace_documents
          WHERE workspace_id = CAST(:workspace_id AS integer) AND sha256 = CAST(:sha256 AS text) AND is_copy
             AND state = 'stored'
-         ORDER BY id LIMIT 1)
+         ORDER BY name = CAST(:name AS text) AND source IS NOT DISTINCT FROM CAST(:source AS text) DESC, id LIMIT 1)
+    ),
+    standing AS MATERIALIZED (
+        SELECT * FROM candidates
+        ORDER BY state DESC,  -- 'stored' before 'reserved' before 'removing'
+            name = CAST(:name AS text) AND source IS NOT DISTINCT FROM CAST(:source AS text) DESC, id
+        LIMIT 1
     ),
     resumed AS (
         UPDATE workspace_documents AS there
@@ -213,6 +215,25 @@ _RESERVE = text(
             AND there.workspace_id = CAST(:workspace_id AS integer) AND there.sha256 = CAST(:sha256 AS text)
         RETURNING there.is_copy
     ),
+    found AS (
+        UPDATE workspace_documents AS there
+        SET found_by = greatest(there.found_by, owner.id),
+            name = CASE WHEN {_IS_RENAMED} THEN CAST(:name AS text) ELSE there.name END,
+            shared = there.shared OR there.source IS DISTINCT FROM CAST(:source AS text)
+                OR (there.name <> CAST(:name AS text) AND NOT CAST(:whole AS boolean))
+        FROM owner
+        WHERE there.id = (SELECT id FROM standing) AND there.state = 'stored'
+            AND NOT CAST(:allow_copy AS boolean) AND NOT EXISTS (SELECT FROM own)
+        RETURNING there.id
+    ),
+    adopted AS (
+        UPDATE workspace_documents AS there
+        SET remover_id = owner.id, remover_attempt = CAST(:attempt AS integer), removing_at = clock_timestamp()
+        FROM owner
+        WHERE there.id = coalesce((SELECT id FROM own), (SELECT id FROM standing)) AND there.state = 'removing'
+            AND ({REMOVAL_IS_OVER})
+        RETURNING there.id, there.locations
+    ),
     taken AS (
         INSERT INTO workspace_documents AS there
             (workspace_id, name, source, sha256, size, media_type, job_id, position, attempt, is_copy, state)
@@ -220,20 +241,20 @@ _RESERVE = text(
             CAST(:size AS bigint), CAST(:media_type AS text), owner.id, CAST(:position AS integer),
             CAST(:attempt AS integer), EXISTS (SELECT FROM standing WHERE state = 'stored'), 'reserved'
         FROM owner
-        WHERE NOT EXISTS (SELECT FROM own)
+        WHERE NOT EXISTS (SELECT FROM own) AND NOT EXISTS (SELECT FROM standing WHERE state = 'removing')
             AND (CAST(:allow_copy AS boolean) OR NOT EXISTS (SELECT FROM standing WHERE state = 'stored'))
         ON CONFLICT (workspace_id, sha256) WHERE NOT is_copy DO UPDATE
         SET name = excluded.name, source = excluded.source, size = excluded.size, media_type = excluded.media_type,
             job_id = excluded.job_id, position = excluded.position, attempt = excluded.attempt,
-            reserved_at = clock_timestamp()
-        WHERE there.state = 'reserved' AND ({_IS_OVER})
+            reserved_at = clock_timestamp(), found_by = NULL, shared = false
+        WHERE there.state = 'reserved' AND ({RESERVATION_IS_OVER})
         RETURNING there.is_copy
     )
-    SELECT EXISTS (SELECT FROM owner) AS is_owner,
+    SELECT EXISTS (SELECT FROM owner) AS is_owner, EXISTS (SELECT FROM found) AS was_found,
         coalesce((SELECT is_copy FROM resumed), (SELECT is_copy FROM taken)) AS reserved_as_copy,
         own.name AS own_name, own.locations AS own_locations, own.state AS own_state, own.is_copy AS own_is_copy,
+        adopted.id AS adopted_id, adopted.locations AS adopted_locations,
         standing.name, standing.job_id, standing.locations, standing.state
-    FROM (VALUES (1)) AS one LEFT JOIN own ON true
-    LEFT JOIN (SELECT * FROM standing ORDER BY state DESC LIMIT 1) AS standing ON true  -- 'stored' before 'reserved'
+    FROM (VALUES (1)) AS one LEFT JOIN own ON true LEFT JOIN standing ON true LEFT JOIN adopted ON true
     """  # noqa: S608 - constants of this module; every value is a parameter
 )

@@ -1,29 +1,19 @@
-"""What stands in a workspace by the record, and what does no more."""
+"""What stands in a workspace by the record, and what is left of it to do."""
 
-from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
-    Text,
     and_,
-    any_,
     case,
-    column,
-    delete,
     func,
-    literal,
     not_,
     or_,
     select,
     text,
-    true,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.types import BigInteger
 
 from repositories.errors import InvalidValueError, translated
 from repositories.models import Job, WorkspaceDocument
@@ -59,7 +49,7 @@ _NEEDED = text(
 
 
 class Standing:
-    """Read and forget. What is only reserved is no business of these calls, but for :meth:`of_job`."""
+    """Read. What is only reserved, or is being removed, is no business of these calls, but for :meth:`of_job`."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -82,7 +72,7 @@ class Standing:
         )
 
     async def of_job(self, job_id: UUID) -> list[WorkspaceDocument]:
-        """Return what a job's items stored or have reserved, in the items' order."""
+        """Return what a job's items stored or have reserved, also what is being removed of it, in the items' order."""
         return await self._rows(WorkspaceDocument.job_id == job_id, by_position=True)
 
     async def uploads_to_sweep(
@@ -125,53 +115,6 @@ class Standing:
         with translated():
             return set(await self._session.scalars(_NEEDED))
 
-    async def forget(self, ids: Sequence[int]) -> int:
-        """Delete documents from the record: they were removed from the engine.
-
-        Returns:
-            How many were on the record.
-        """
-        return len(await self._forget(WorkspaceDocument.id == any_(literal(list(ids), ARRAY(BigInteger)))))
-
-    async def forget_missing(
-        self, workspace_id: int, locations: Collection[str], *, before: datetime | None = None
-    ) -> list[str]:
-        """Delete from the record what does not stand in the engine any more, whoever removed it.
-
-        A document is missing if any of its locations is.
-
-        Args:
-            workspace_id: where.
-            locations: everything that stands in the engine's workspace.
-            before: the database's time (``clock``) before the engine was asked; what came later is left alone.
-
-        Returns:
-            What still stands in the engine of documents that were deleted: nobody keeps it.
-        """
-        there = _table("there", "location", locations)
-        place = (
-            func.unnest(WorkspaceDocument.locations)
-            .table_valued(column("location", Text), name="place")
-            .render_derived()
-            .lateral()
-        )
-        # A join is hashed whatever its size; "not in" compares one by one beyond a few thousand.
-        missing = (
-            select(WorkspaceDocument.id)
-            .select_from(WorkspaceDocument)
-            .join(place, true())
-            .outerjoin(there, there.c.location == place.c.location)
-            .where(
-                WorkspaceDocument.workspace_id == workspace_id,
-                _STORED,
-                *([] if before is None else [WorkspaceDocument.stored_at < before]),
-                there.c.location.is_(None),
-            )
-        )
-        deleted = await self._forget(WorkspaceDocument.id.in_(missing), _STORED)
-        standing = frozenset(locations)
-        return [place for row in deleted for place in row if place in standing]
-
     async def _rows(
         self, *conditions: ColumnElement[bool], limit: int | None = None, by_position: bool = False
     ) -> list[WorkspaceDocument]:
@@ -179,23 +122,3 @@ class Standing:
         statement = select(WorkspaceDocument).where(*conditions).order_by(order).limit(limit)
         with translated():
             return [*await self._session.scalars(statement.execution_options(populate_existing=True))]
-
-    async def _forget(self, *conditions: ColumnElement[bool]) -> list[list[str]]:
-        """Delete documents from the record; return the locations of each."""
-        # Locked in id order: two that forget overlapping sets would otherwise deadlock.
-        chosen = select(WorkspaceDocument.id).where(*conditions).order_by(WorkspaceDocument.id).with_for_update()
-        locked = chosen.cte("chosen")
-        deleted = (
-            delete(WorkspaceDocument)
-            .where(WorkspaceDocument.id == locked.c.id)
-            .returning(WorkspaceDocument.locations)
-            .execution_options(synchronize_session=False)
-        )
-        with translated():
-            return [*await self._session.scalars(deleted)]
-
-
-def _table(name: str, of: str, values: Collection[str]) -> Any:
-    """Texts as a table of one column; one array, so the statement is prepared once for every size."""
-    rows = func.unnest(literal(list(values), ARRAY(Text))).table_valued(column(of, Text), name=name)
-    return rows.render_derived()

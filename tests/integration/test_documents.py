@@ -30,7 +30,7 @@ from repositories.workspaces import WorkspaceRepository
 from tests.factories import ERROR, LEASE, expire_lease, hold, running_jobs
 from tests.waiting import until
 
-MINE, HELD, BUSY, LOST = ReservationOutcome
+MINE, HELD, BUSY, ABANDONED, LOST = ReservationOutcome
 # Somebody in this database waits for another transaction to end.
 WAITING = """
 SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()
@@ -336,9 +336,10 @@ async def test_a_copy_holds_the_content_when_the_first_is_forgotten(desk: Desk) 
     first, other = await desk.job(), await desk.job()
     await desk.store(first, 0, "hours", "hours.md")
     await desk.store(other, 0, "hours", "copy.md", allow_copy=True)
-    (row,) = await desk.documents.of_job(first.job_id)
+    replacing = await desk.job()
+    removals = await desk.documents.begin_removal(replacing, await desk.documents.of_job(first.job_id))
 
-    assert await desk.documents.forget([row.id, 999_999_999]) == 1
+    assert await desk.documents.forget_removed(replacing, [removals[0].id, 999_999_999]) == 1
 
     assert (await desk.reserve(first, 1)) == Reservation(HELD, "copy.md", other.job_id, ("place-copy.md-hours",))
 
@@ -450,11 +451,15 @@ async def test_what_the_engine_has_no_more_is_forgotten(desk: Desk) -> None:
     there = ["a1", "a2", "b1", "x"]
 
     long_ago = await desk.documents.clock() - timedelta(seconds=60)
-    assert await desk.documents.forget_missing(desk.workspace_id, there, before=long_ago) == []
+    assert await desk.documents.forget_missing(held, desk.workspace_id, there, before=long_ago) == []
     assert sorted(await desk.names()) == ["0.md", "1.md", "2.md"]
-    assert await desk.documents.forget_missing(desk.workspace_id, there) == ["b1"], "half of a document is left over"
+    (half,) = await desk.documents.forget_missing(held, desk.workspace_id, there)
+    assert half[1:] == ("1.md", ("b1",)), "half of a document is left over"
 
     assert await desk.names() == ["0.md"]
+    assert [row.position for row in await desk.documents.of_job(held.job_id)] == [0, 1, 3, 4]
+    assert await desk.documents.forget_removed(held, [half.id]) == 1
+    assert await desk.documents.forget_missing(held, desk.workspace_id, there) == []
     assert [row.position for row in await desk.documents.of_job(held.job_id)] == [0, 3, 4]
 
 

@@ -18,9 +18,10 @@ from worker.payloads import DocumentItem, DocumentUploadPayload
 from worker.run import Run
 from worker.sources import SourceError
 from worker.uploads.expanding import expand
-from worker.uploads.keeping_in_step import find_place, finish
+from worker.uploads.keeping_in_step import find_place, finish, start_over
 from worker.uploads.opening import Opener
-from worker.uploads.storing import Place, Storing
+from worker.uploads.places import Place, WorkspaceGoneError
+from worker.uploads.storing import Storing
 from worker.uploads.sweeping import wait_for_sweeps
 
 _SOURCE_AGAIN = timedelta(seconds=30)
@@ -34,6 +35,9 @@ async def document_upload(run: Run) -> dict[str, Any]:
     except SourceError as error:  # away for a moment
         asked = _SOURCE_AGAIN if error.retry_after is None else timedelta(seconds=error.retry_after)
         raise RetryAfterError(asked, error.error) from error
+    except WorkspaceGoneError:
+        await start_over(run)
+        raise
     except WorkspaceUnknownError as error:
         raise JobFailedError(error.code, error.message) from error
 

@@ -11,6 +11,7 @@ from repositories.jobs import JobRepository
 from repositories.locks import LockLostError
 from worker.engines.base import EngineError, EngineRefusedError, EngineUnavailableError
 from worker.run import Runtime
+from worker.uploads.removing import finish_abandoned
 from worker.uploads.sweeping import sweep_ended
 
 log = structlog.get_logger(__name__)
@@ -64,8 +65,18 @@ async def sweep_storage(ctx: dict[Any, Any]) -> None:
 
 
 async def sweep_documents(ctx: dict[Any, Any]) -> None:
-    """Remove from the engine what lost attempts left there, also what their last requests made after the job's end."""
+    """Remove from the engine what lost attempts left there, also what their last requests made after the job's end.
+
+    First, removals are finished whose removers died or gave up.
+    """
     runtime: Runtime = ctx["runtime"]
+    try:
+        if finished := await finish_abandoned(runtime, _BATCH):
+            log.info("documents.removed", finished=finished)
+    except (EngineUnavailableError, EngineRefusedError, LockLostError) as error:  # the next turn takes them up again
+        log.warning("documents.not_removed", reason=str(error))
+        if not isinstance(error, LockLostError):
+            return  # it would say the same of every sweep
     async with runtime.database.get_session() as session:
         uploads = await DocumentRepository(session).uploads_to_sweep(_SWEPT_AGAIN, *_SWEPT_ONCE_MORE, _BATCH)
     total = 0

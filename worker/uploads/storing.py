@@ -9,14 +9,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import Any, BinaryIO
 
 import structlog
 
-from repositories.documents import DocumentRepository, Reservation, ReservationOutcome
+from repositories.documents import DocumentRepository, Removal, Reservation, ReservationOutcome
 from repositories.errors import ConflictError, RepositoryError
 from repositories.models import JobItem
 from repositories.schemas import ItemOutcome, JobError
@@ -24,25 +22,19 @@ from repositories.states import ItemStatus
 from worker.documents.archives import ArchiveError, EntryError
 from worker.documents.preparing import Prepared, check_type, prepare
 from worker.engines.base import Document, DocumentRejectedError, StoredDocument
-from worker.errors import ItemLeftError, RetryAfterError
+from worker.errors import ItemLeftError
 from worker.payloads import DocumentItem, DocumentUploadPayload, OnDuplicate
 from worker.recorder import AttemptLostError
 from worker.run import Run
 from worker.sources import SourceError
 from worker.storage import StoredBytesMissingError
 from worker.uploads.opening import Opener
+from worker.uploads.places import Place, WorkspaceGoneError
+from worker.uploads.removing import finish_removal
 
 _ASK_AGAIN_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the documents of a job go."""
-
-    workspace_id: int
-    slug: str
 
 
 class Storing:
@@ -64,8 +56,8 @@ class Storing:
 
         Raises:
             AttemptLostError: another attempt owns the job.
-            ItemLeftError: the run is over, and another item is still storing the same content.
-            RetryAfterError: the workspace was removed meanwhile.
+            ItemLeftError: the run is over, and another item is still storing the same content, or it is being removed.
+            WorkspaceGoneError: the workspace was removed meanwhile.
         """
         spec = DocumentItem.model_validate(item.spec)
         told = _Told(item)
@@ -92,13 +84,17 @@ class Storing:
         with prepared:
             told.knows(prepared)
             check_type(spec.name, prepared, self._run.runtime.settings.allowed_file_types)
-            reservation = await self._reserve(told.item, spec, prepared)
-            if reservation.outcome is ReservationOutcome.HELD:
-                return told.skipped(reservation)
-            async with self._releasing(told.item.position):
-                locations = reservation.locations or (await self._sent(told, spec, prepared)).locations
-                await self._confirm(told.item.position, locations)
-        return told.done(locations)
+            while True:
+                reservation = await self._reserve(told.item, spec, prepared)
+                if reservation.outcome is ReservationOutcome.HELD:
+                    return told.skipped(reservation)
+                async with self._releasing(told.item.position):
+                    locations = reservation.locations or (await self._sent(told, spec, prepared)).locations
+                    if await self._confirm(told.item.position, locations):
+                        return told.done(locations)
+                if not reservation.locations:  # or the attempt was lost: then nothing of this is taken anyway
+                    raise WorkspaceGoneError
+                # What an earlier attempt stored is being removed this very moment: then it is stored anew.
 
     @asynccontextmanager
     async def _releasing(self, position: int) -> AsyncIterator[None]:
@@ -133,7 +129,7 @@ class Storing:
         return stored
 
     async def _reserve(self, item: JobItem, spec: DocumentItem, prepared: Prepared) -> Reservation:
-        """Be the one who stores this content, or learn where it stands; waits while another item stores it."""
+        """Be the one who stores this content, or learn where it stands; waits while it is being stored or removed."""
         while True:
             try:
                 async with self._run.runtime.database.get_autocommit() as session:
@@ -147,12 +143,15 @@ class Storing:
                         prepared.size,
                         prepared.media_type,
                         allow_copy=self._payload.on_duplicate is OnDuplicate.ADD,
+                        whole=self._payload.sync,
                     )
             except ConflictError as error:  # the workspace is not on the record any more
-                raise _workspace_gone() from error
+                raise WorkspaceGoneError from error
             match reservation.outcome:
                 case ReservationOutcome.LOST:
                     raise AttemptLostError(self._run.held)
+                case ReservationOutcome.ABANDONED:
+                    await self._finish_removal(reservation)
                 case ReservationOutcome.BUSY:
                     if self._run.is_over:
                         raise ItemLeftError
@@ -160,19 +159,20 @@ class Storing:
                 case _:
                     return reservation
 
-    async def _confirm(self, position: int, locations: tuple[str, ...]) -> None:
+    async def _finish_removal(self, left: Reservation) -> None:
+        """Do what a remover that died, or gave up, left to be done."""
+        if left.document_id is None or left.name is None:  # what the outcome says; this tells the type checker
+            raise AssertionError(left)
+        marked = [Removal(left.document_id, left.name, left.locations)]
+        await finish_removal(self._run.runtime, self._place.slug, self._run.held, marked)
+
+    async def _confirm(self, position: int, locations: tuple[str, ...]) -> bool:
         async with self._run.runtime.database.get_autocommit() as session:
-            if not await DocumentRepository(session).store(self._run.held, position, locations):
-                raise _workspace_gone()  # or the attempt was lost: then nothing of this is taken anyway
+            return await DocumentRepository(session).store(self._run.held, position, locations)
 
     async def _release(self, position: int) -> None:
         async with self._run.runtime.database.get_autocommit() as session:
             await DocumentRepository(session).release(self._run.held, position)
-
-
-def _workspace_gone() -> RetryAfterError:
-    error = JobError(code="workspace_gone", message="the workspace was removed while documents were stored in it")
-    return RetryAfterError(timedelta(seconds=1), error)
 
 
 class _Told:

@@ -132,8 +132,11 @@ class Storing:
         """Return what stands on the server of a document, reduced to one copy."""
         if naming.makes_several(document):
             return await self._look_for_parts(slug, document)
-        listing = await self._list(document, anew=anew)
+        listing, is_new = await self._list(document, anew=anew)
         found = listing.get(naming.chunk_source(document.key), [])
+        if found and not is_new:  # it may have been removed since
+            listing, _ = await self._list(document, anew=True)
+            found = listing.get(naming.chunk_source(document.key), [])
         if not found:
             return None
         folder = naming.folder_of_job(document.job_id)
@@ -177,19 +180,23 @@ class Storing:
                 _remember(self._cleared, folder, None)
         return whole
 
-    async def _list(self, document: Document, *, anew: bool) -> _Listing:
-        """Return what is in a job's folder by its ``chunkSource``; as an attempt found it, unless wanted anew."""
+    async def _list(self, document: Document, *, anew: bool) -> tuple[_Listing, bool]:
+        """Return what is in a job's folder by its ``chunkSource``, and whether the server was asked for it just now.
+
+        It is as the attempt found it, unless wanted anew.
+        """
         folder = naming.folder_of_job(document.job_id)
         name = f"{folder} {document.attempt}"
         async with self._listing:
-            if anew or (listing := self._listings.get(name)) is None:
+            listing = None if anew else self._listings.get(name)
+            if is_new := listing is None:
                 listing = {}
                 for filed in await self._api.folder(folder):
                     listing.setdefault(filed.chunk_source, []).append(filed)
                 self._listings[name] = listing
                 while len(self._listings) > _LISTINGS:
                     self._listings.popitem(last=False)
-        return listing
+        return listing, is_new
 
 
 def _remember(memory: OrderedDict[str, T], key: str, value: T) -> None:
