@@ -1,5 +1,6 @@
 """Items: written once, and only by the attempt that owns the job."""
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from repositories.items import ItemRepository
@@ -88,3 +89,24 @@ async def test_a_retry_keeps_finished_items_and_opens_failed_ones(session: Async
     after = await jobs.get_by_id_or_raise(job.id)
     assert (after.items_done, after.items_failed) == (1, 0)
     assert [item.position for item in await items.pending(job.id)] == [1, 2]
+
+
+async def test_items_whose_work_is_gone_are_done_again_and_counted_out(
+    session: AsyncSession, jobs: JobRepository
+) -> None:
+    (job,) = await running_jobs(jobs)
+    items = ItemRepository(session)
+    await items.expand(hold(job), _new(5))
+    await items.record(hold(job), [*_done(0, 1), ItemOutcome(position=2, status=ItemStatus.SKIPPED), _failed(3)])
+    later = await session.scalar(text("SELECT clock_timestamp()"))
+
+    assert await items.reopen(hold(job), before=job.started_at) is True
+    assert len(await items.pending(job.id)) == 1, "nothing had ended by then"
+    assert await items.reopen(Held(job.id, job.attempt + 1)) is False
+    assert await items.reopen(hold(job), before=later) is True
+
+    after = await jobs.get_by_id_or_raise(job.id)
+    assert (after.items_done, after.items_skipped, after.items_failed, after.progress) == (0, 0, 1, 20.0)
+    assert [(item.position, item.result) for item in await items.pending(job.id)] == [(at, None) for at in (0, 1, 2, 4)]
+    await items.record(hold(job), _done(0, 1, 2, 4))
+    assert (await jobs.get_by_id_or_raise(job.id)).progress == 100.0

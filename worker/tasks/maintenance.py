@@ -74,7 +74,7 @@ async def sweep_documents(ctx: dict[Any, Any]) -> None:
         if finished := await finish_abandoned(runtime, _BATCH):
             log.info("documents.removed", finished=finished)
     except (EngineUnavailableError, EngineRefusedError, LockLostError) as error:  # the next turn takes them up again
-        log.warning("documents.not_removed", reason=str(error))
+        log.warning("documents.removals_left", reason=str(error))
         if not isinstance(error, LockLostError):
             return  # it would say the same of every sweep
     async with runtime.database.get_session() as session:
