@@ -212,6 +212,23 @@ async def test_the_items_of_a_later_attempt_list_the_folder_once(
     await later.aclose()
 
 
+async def test_what_was_removed_since_the_folder_was_listed_is_sent_anew(
+    engine: AnythingLLMEngine, server: Server, database: DatabaseManager, redis: ArqRedis, slug: str
+) -> None:
+    job_id = uuid4()
+    first, second = [
+        await engine.add_document(slug, document(f"Number {at}.", job_id=job_id, position=at)) for at in range(2)
+    ]
+    later = make_engine(server, database, redis)
+    found = await later.add_document(slug, document("Number 0.", job_id=job_id, position=0, attempt=2))
+    await engine.remove(slug, second.locations)
+    again = await later.add_document(slug, document("Number 1.", job_id=job_id, position=1, attempt=2))
+    await later.embed(slug, again)
+    await later.aclose()
+    assert found.locations == first.locations
+    assert again.locations != second.locations
+
+
 # Documents that cannot be stored
 
 

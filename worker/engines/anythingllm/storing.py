@@ -134,9 +134,6 @@ class Storing:
             return await self._look_for_parts(slug, document)
         listing, is_new = await self._list(document, anew=anew)
         found = listing.get(naming.chunk_source(document.key), [])
-        if found and not is_new:  # it may have been removed since
-            listing, _ = await self._list(document, anew=True)
-            found = listing.get(naming.chunk_source(document.key), [])
         if not found:
             return None
         folder = naming.folder_of_job(document.job_id)
@@ -151,6 +148,8 @@ class Storing:
                 rows = await self._api.rows(slug)
                 kept = next((at for at, location in enumerate(locations) if rows[location]), attempts.index(latest))
                 await self._removing.remove(slug, locations[:kept] + locations[kept + 1 :])
+        if not is_new and await self._api.title(locations[kept]) is None:
+            return None  # it was removed since
         before = self._stored.get(document.key)
         if before is not None and before.locations == (locations[kept],):
             return before
