@@ -80,11 +80,14 @@ async def run_in_transaction(
     database: "DatabaseManager",
     work: Callable[[AsyncSession], Awaitable[ResultT]],
     *,
+    autocommit: bool = False,
     tries: int = 5,
     first_wait_seconds: float = 0.05,
     longest_wait_seconds: float = 2.0,
 ) -> ResultT:
-    """Run ``work`` in a transaction of its own; run it again after a deadlock or a serialization failure.
+    """Run ``work`` in a transaction of its own; run it again if another session was in its way.
+
+    That is a deadlock, a serialization failure, a lock or statement timeout: what becomes TransactionAbortedError.
 
     PostgreSQL rolls back everything a deadlocked transaction did, so the whole of ``work`` is repeated: it must have no
     effect outside the database. Before try ``n + 1`` it waits a random time of up to
@@ -93,6 +96,7 @@ async def run_in_transaction(
     Args:
         database: where to take a connection; each try takes one.
         work: is given the session; committed when it returns, rolled back when it raises or is cancelled.
+        autocommit: ``work`` is a single statement, which commits by itself.
         tries: how often at most, 1 to ``MAX_TRIES``.
         first_wait_seconds: bound of the first wait, more than 0.
         longest_wait_seconds: bound of every wait, at least the first one's and at most 60.
@@ -112,7 +116,7 @@ async def run_in_transaction(
         )
 
     async def once() -> ResultT:
-        async with database.get_transaction() as session:
+        async with database.get_autocommit() if autocommit else database.get_transaction() as session:
             return await work(session)
 
     again = AsyncRetrying(

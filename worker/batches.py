@@ -19,7 +19,7 @@ from uuid import UUID
 
 import structlog
 
-from repositories.errors import DatabaseUnavailableError
+from repositories.errors import DatabaseStateError
 from repositories.hot_status import JobStatusChange, Mark
 from repositories.jobs import ClaimedJob, DirectJobs, JobRepository, Waiting
 from repositories.lane import Lane
@@ -28,8 +28,9 @@ from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.finisher import Finisher
 from worker.loops import Loop, Loops
 from worker.queue import QueueUnavailableError
-from worker.recording import Ended, pause_after, started
+from worker.recording import Ended, started
 from worker.run import Run, Runtime
+from worker.server_wait import ServerWait
 
 BATCH = 500
 """The most jobs of one claim."""
@@ -160,20 +161,16 @@ class Batches:
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T | None:
         """Ask until there is an answer; ``None`` if the worker is to stop before there is one."""
-        failures = 0
+        wait = ServerWait("claim.waiting", "claim.recovered")
         while True:
             try:
                 answer = await ask()
-            except (QueueUnavailableError, DatabaseUnavailableError) as error:
-                if failures == 0:
-                    log.warning("claim.waiting", reason=str(error))
+            except (QueueUnavailableError, DatabaseStateError) as error:
                 if self._stopping.is_set():
                     return None
-                await pause_after(failures)
-                failures += 1
+                await wait.after(error)
             else:
-                if failures:
-                    log.info("claim.recovered", tries=failures + 1)
+                wait.over()
                 return answer
 
     async def _start(self, jobs: DirectJobs, ids: Sequence[UUID]) -> None:
@@ -268,8 +265,8 @@ class Batches:
         claims = [DirectJobs(lane).claim([], *self._as_us()) for lane in self._to_claim]
         ends = [DirectJobs(lane).complete([], []) for lane in self._to_end]
         for answer in await asyncio.gather(*claims, *ends, return_exceptions=True):
-            if isinstance(answer, DatabaseUnavailableError):
-                log.warning("worker.not_warm", reason=answer.reason)
+            if isinstance(answer, DatabaseStateError):
+                log.warning("worker.not_warm", reason=str(answer))
             elif isinstance(answer, BaseException):
                 raise answer
 

@@ -27,7 +27,7 @@ from repositories.jobs import JobRepository, Waiting, is_one_statement
 from repositories.models import Job
 from repositories.schemas import NewJob, Outcome
 from repositories.states import ItemStatus, JobStatus, JobType
-from repositories.transactions import when_ended
+from repositories.transactions import run_in_transaction, when_ended
 from repositories.workspaces import WorkspaceNotFoundError, WorkspaceRepository
 from worker.engines.base import WorkspaceSettings
 from worker.files import FileSource, NoFilesError, store_files
@@ -223,16 +223,19 @@ class JobClient(Following):
             waiting = await JobRepository(session).add_many(jobs, ahead)
             self._hand_over_after_commit(session, waiting)
         else:
-            together = self._database.get_autocommit if is_one_statement(jobs) else self._database.get_transaction
-            async with together() as own:
-                waiting = await JobRepository(own).add_many(jobs, ahead)
+            waiting = await run_in_transaction(
+                self._database,
+                lambda own: JobRepository(own).add_many(jobs, ahead),
+                autocommit=is_one_statement(jobs),
+            )
             await self._hand_over(waiting, new=True)
         return [new.id for new in jobs]
 
     async def cancel(self, ids: Collection[UUID], reason: str | None = None) -> Outcome:
         """Cancel jobs; one that runs stops at its next item. Refusals are in the outcome."""
-        async with self._database.get_transaction() as session:
-            outcome = await JobRepository(session, self._hot).cancel(ids, reason)
+        outcome = await run_in_transaction(
+            self._database, lambda session: JobRepository(session, self._hot).cancel(ids, reason)
+        )
         try:
             await self._queue.remove([job_id for job_id, status in outcome.moved.items() if status.is_final])
         except QueueUnavailableError as error:
@@ -241,10 +244,13 @@ class JobClient(Following):
 
     async def retry(self, ids: Collection[UUID]) -> Outcome:
         """Queue failed or cancelled jobs again; finished items are kept. Refusals are in the outcome."""
-        async with self._database.get_transaction() as session:
+
+        async def again(session: AsyncSession) -> tuple[Outcome, list[Waiting]]:
             jobs = JobRepository(session, self._hot)
             outcome = await jobs.retry(ids)
-            waiting = await jobs.waiting_among(outcome.released)
+            return outcome, await jobs.waiting_among(outcome.released)
+
+        outcome, waiting = await run_in_transaction(self._database, again)
         await self._hand_over(waiting)
         return outcome
 
@@ -269,8 +275,8 @@ class JobClient(Following):
             if job.id == new.id and _is_due(job):  # another id: its idempotency key was used before
                 self._hand_over_after_commit(session, waiting)
             return job
-        async with self._database.get_transaction() as own:
-            (job,) = await JobRepository(own).create_many([new])  # nobody can have asked for it yet
+        # Its status is not written to hot status: nobody can have asked for it yet.
+        (job,) = await run_in_transaction(self._database, lambda own: JobRepository(own).create_many([new]))
         if job.id == new.id and _is_due(job):
             await self._hand_over(waiting)
         return job

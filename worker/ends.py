@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from repositories.errors import DatabaseUnavailableError
+from repositories.errors import DatabaseStateError
 from repositories.schemas import JobError
 from worker.engines.base import EngineRefusedError, EngineUnavailableError
 from worker.errors import (
@@ -82,7 +82,7 @@ async def attempt(run: Run) -> End:
         return _as_said(said)
     except EngineRefusedError as error:
         return Failed(JobError(code=error.code, message=error.message))
-    except (EngineUnavailableError, StorageUnavailableError, DatabaseUnavailableError) as error:
+    except (EngineUnavailableError, StorageUnavailableError, DatabaseStateError) as error:
         return HandedBack(_until_back(error), str(error))
     except StoredBytesMissingError as error:
         return TryAgain(JobError(code="bytes_missing", message=str(error)))

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from sqlalchemy.exc import DBAPIError
 
-from repositories.errors import DatabaseUnavailableError
+from repositories.errors import DatabaseStateError
 from repositories.schemas import JobError
 from worker.engines.base import EngineRefusedError, EngineUnavailableError, WorkspaceUnknownError
 from worker.recorder import AttemptLostError
@@ -75,7 +75,7 @@ class UnansweredError(Exception):
 STOPS_THE_JOB = (
     AttemptLostError,
     CancelRequestedError,
-    DatabaseUnavailableError,
+    DatabaseStateError,
     EngineRefusedError,
     EngineUnavailableError,
     JobFailedError,

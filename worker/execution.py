@@ -10,7 +10,7 @@ import structlog
 from arq.worker import Retry as ArqRetry
 
 from repositories.base import as_uuid
-from repositories.errors import DatabaseUnavailableError
+from repositories.errors import DatabaseStateError
 from repositories.jobs import JobRepository
 from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.recording import Ended, record_at_last, started
@@ -25,7 +25,7 @@ async def execute(runtime: Runtime, job_id_text: str) -> None:
     """Carry out one job, whose id ARQ delivered. Safe to call for any id at any time: the claim decides.
 
     Raises:
-        arq.worker.Retry: PostgreSQL could not be reached to claim it; the message stays.
+        arq.worker.Retry: PostgreSQL could not claim it now; the message stays.
         asyncio.CancelledError: the worker shuts down; the job was put back, and the message stays.
     """
     job_id = as_uuid(job_id_text)
@@ -41,8 +41,8 @@ async def execute(runtime: Runtime, job_id_text: str) -> None:
             if not claimed and (await jobs.admit([job_id], runtime.tasks)).start:
                 claimed = await jobs.claim([job_id], runtime.worker_id, lease, runtime.tasks, admitted=True)
                 limited = True
-    except DatabaseUnavailableError as error:
-        log.warning("job.not_claimed", job_id=str(job_id), reason=error.reason)
+    except DatabaseStateError as error:
+        log.warning("job.not_claimed", job_id=str(job_id), reason=str(error))
         raise ArqRetry(defer=1) from None
     if not claimed:
         log.debug("job.not_claimable", job_id=str(job_id))

@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from repositories.database import DatabaseManager
-from repositories.errors import DatabaseUnavailableError
+from repositories.errors import DatabaseStateError
 from repositories.jobs import JobRepository
 from repositories.schemas import MAX_BATCH, Held
 
@@ -59,6 +59,7 @@ class LeaseKeeper:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._main: asyncio.AbstractEventLoop | None = None
+        self._failing = False
         self._pulse = time.monotonic()
         self._pulse_task: asyncio.Task[None] | None = None
 
@@ -130,12 +131,17 @@ class LeaseKeeper:
         try:
             async with asyncio.timeout(self._lease.total_seconds() / 2):  # a server that hangs is away
                 await step
-        except (DatabaseUnavailableError, TimeoutError) as error:
-            log.warning("lease.not_extended", jobs=jobs, reason=getattr(error, "reason", "no answer in time"))
+        except (DatabaseStateError, TimeoutError) as error:
+            if not self._failing:
+                log.warning("lease.not_extended", jobs=jobs, reason=str(error) or "no answer in time")
+            self._failing = True
             return False
         except Exception as error:  # a fault of ours
             log.exception("lease.error", jobs=jobs, exc_info=error)
             return False
+        if self._failing:
+            log.info("lease.recovered", jobs=jobs)
+        self._failing = False
         return True
 
     async def _look(self, database: DatabaseManager, held: dict[Held, Leased]) -> None:

@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from repositories.database import DatabaseManager
-from repositories.errors import DatabaseUnavailableError
+from repositories.errors import DatabaseStateError, TransactionAbortedError
 from repositories.hot_status import HotStatus
 from repositories.jobs import JobRepository, Place, Waiting
 from repositories.schemas import Outcome
@@ -67,7 +67,7 @@ async def _run(loop: Loop, stopping: asyncio.Event) -> None:
             if failing:
                 log.info("loop.recovered", loop=loop.name)
             failing = False
-        except (DatabaseUnavailableError, QueueUnavailableError) as error:
+        except (DatabaseStateError, QueueUnavailableError) as error:
             if not failing:
                 log.warning("loop.waiting", loop=loop.name, reason=str(error))
             failing = True
@@ -111,7 +111,9 @@ class Upkeep:
         """Put jobs of dead workers back, and hand them over at once."""
         try:
             outcome, waiting = await self._rescue()
-        except DatabaseUnavailableError:
+        except TransactionAbortedError:
+            raise  # another transaction was in the way: that keeps no worker from extending its leases
+        except DatabaseStateError:
             self._away = True
             raise
         for job_id, status in outcome.moved.items():

@@ -6,6 +6,7 @@ rescue, stager and reconciler; the shutdown hook closes them again in the opposi
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -19,6 +20,7 @@ from arq.constants import default_queue_name, health_check_key_suffix
 from arq.worker import Function
 
 from repositories.database import DatabaseManager
+from repositories.errors import DatabaseRefusedError, DatabaseStateError, SchemaOutdatedError
 from repositories.hot_status import HotStatus
 from repositories.migrations import check
 from worker.engines.anythingllm import AnythingLLMEngine
@@ -30,6 +32,7 @@ from worker.loops import Loop, Loops, Upkeep
 from worker.queue import JobQueue, deserialize, redis_settings, serialize
 from worker.registry import BEAT, Presence, Registry
 from worker.run import Runtime, Task
+from worker.server_wait import ServerWait
 from worker.settings import Settings, SettingsError, load_settings, require
 from worker.tasks import RETRIES, TASKS
 from worker.tasks.maintenance import cleanup, roll_up, sweep_documents, sweep_storage
@@ -44,6 +47,7 @@ _ARQ_TIMEOUT = timedelta(days=8)
 # A worker that slept over a cron's time must find that it ran, or it would run it again.
 _CRON_KEPT_SECONDS = 3_600
 _ARQ_MAX_TRIES = 1_000_000_000
+_START_SECONDS = 30.0  # how long a worker that starts waits for a server that is starting, too, or full
 
 
 def make_worker_id() -> str:
@@ -75,6 +79,28 @@ def make_engine(settings: Settings, database: DatabaseManager, redis: ArqRedis) 
     )
 
 
+async def _schema_checked(database: DatabaseManager) -> None:
+    """Return once the schema was seen to be new enough; wait for a server that answers and takes nothing now.
+
+    Raises:
+        DatabaseStateError: nothing listens there, it refuses us, its schema is outdated, or it took nothing for
+            :data:`_START_SECONDS`.
+    """
+    wait, until = ServerWait("worker.waiting", "worker.recovered"), time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            await check(database.engine)
+        except (DatabaseRefusedError, SchemaOutdatedError):
+            raise
+        except DatabaseStateError as error:
+            if isinstance(error.__cause__, OSError) or time.monotonic() >= until:
+                raise
+            await wait.after(error)
+        else:
+            wait.over()
+            return
+
+
 def _unknown() -> int:
     """A stock worker does not tell its hooks how many jobs it runs."""
     return 0
@@ -95,7 +121,7 @@ async def startup(ctx: dict[Any, Any]) -> None:
                 database_url, pool_size=settings.database_pool_size, max_overflow=settings.database_max_overflow
             )
         )
-        await check(database.engine)
+        await _schema_checked(database)
         engine = make_engine(settings, database, ctx["redis"])
         stack.push_async_callback(engine.aclose)
         leases = LeaseKeeper(

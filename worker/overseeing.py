@@ -12,6 +12,7 @@ from repositories.database import DatabaseManager
 from repositories.jobs import JobRepository
 from repositories.queues import KEEP, Keep, QueueRepository, QueueSettings, QueueSummary
 from repositories.schemas import MAX_BATCH
+from repositories.transactions import run_in_transaction
 from worker.eta import Eta, estimates
 from worker.queue import JobQueue, QueueUnavailableError
 from worker.registry import LiveWorker, Registry
@@ -74,8 +75,7 @@ class Overseeing:
         Raises:
             pydantic.ValidationError: no queue can have this name, or a text is too long.
         """
-        async with self._database.get_transaction() as session:
-            await QueueRepository(session).pause(name, reason, by)
+        await run_in_transaction(self._database, lambda session: QueueRepository(session).pause(name, reason, by))
 
     async def resume_queue(self, name: str) -> bool:
         """Let the queue's jobs start again, and hand over at once those that waited; return whether it was paused.
@@ -83,13 +83,13 @@ class Overseeing:
         Raises:
             pydantic.ValidationError: no queue can have this name.
         """
-        async with self._database.get_transaction() as session:
-            resumed = await QueueRepository(session).resume(name)
+        resumed = await run_in_transaction(self._database, lambda session: QueueRepository(session).resume(name))
         released = MAX_BATCH
         try:
             while released == MAX_BATCH:
-                async with self._database.get_transaction() as session:
-                    waiting = await JobRepository(session).release_parked(queues=[name])
+                waiting = await run_in_transaction(
+                    self._database, lambda session: JobRepository(session).release_parked(queues=[name])
+                )
                 await self._queue.hand_over(waiting)
                 released = len(waiting)
         except QueueUnavailableError as error:
@@ -107,7 +107,9 @@ class Overseeing:
             pydantic.ValidationError: no queue can have this name.
             ConflictError: a limit is out of its range.
         """
-        async with self._database.get_transaction() as session:
-            return await QueueRepository(session).set_limits(
+        return await run_in_transaction(
+            self._database,
+            lambda session: QueueRepository(session).set_limits(
                 name, max_running=max_running, max_per_minute=max_per_minute
-            )
+            ),
+        )

@@ -4,39 +4,38 @@
 else with it, as nearly all do, over a connection of its own. :mod:`worker.finisher` makes the groups.
 """
 
-import asyncio
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import NamedTuple
 
 import structlog
 
 from repositories.errors import (
-    DatabaseUnavailableError,
+    ConflictError,
+    DatabaseStateError,
     InvalidTransitionError,
-    TransactionAbortedError,
+    InvalidValueError,
 )
 from repositories.hot_status import JobStatusChange, Mark
 from repositories.jobs import ClaimedJob, DirectJobs, JobRepository, Waiting
 from repositories.schemas import Finish, JobError, Outcome, PutBack
 from repositories.states import JobStatus
-from worker.ends import Cancelled, Completed, End, Failed, HandedBack, Lost, TryAgain
+from worker.ends import AWAY_SECONDS, Cancelled, Completed, End, Failed, HandedBack, Lost, TryAgain
 from worker.queue import QueueUnavailableError
+from worker.recorder import NOT_RECORDABLE
 from worker.retries import DEFAULT_RETRIES, retry_delay
 from worker.run import Run, Runtime
+from worker.server_wait import ServerWait
 from worker.telemetry import Lines, together
 
 GROUP = 500
 """The most ends of one transaction."""
 
-_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
+_FAULTS = 10
+"""How often an end is tried again after an error that is no answer of PostgreSQL's: a fault of ours."""
 
 log = structlog.get_logger(__name__)
-
-
-async def pause_after(failures: int) -> None:
-    """Wait between two tries while a server is away; ``failures`` were before this one."""
-    await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
 
 
 class Ended(NamedTuple):
@@ -56,9 +55,9 @@ async def record(runtime: Runtime, group: Sequence[Ended]) -> None:
         group: at most :data:`GROUP`.
 
     Raises:
-        DatabaseUnavailableError: PostgreSQL does not answer; whether it took the ends is not known, and asking again
-            does no harm.
-        RepositoryError: PostgreSQL refuses one of them as it is, and with it the group.
+        DatabaseStateError: PostgreSQL does not take them now; whether it took them is not known if the connection was
+            lost, and asking again does no harm.
+        InvalidValueError, ConflictError: PostgreSQL can never store one of them, and with it refuses the group.
     """
     written = [ended for ended in group if not isinstance(ended.end, Lost)]
     finishes, returns = list[Finish](), list[PutBack]()
@@ -94,7 +93,7 @@ async def complete(runtime: Runtime, direct: DirectJobs, group: Sequence[Ended])
         group: at most :data:`GROUP`.
 
     Raises:
-        DatabaseUnavailableError, RepositoryError: as :func:`record`.
+        DatabaseStateError, InvalidValueError, ConflictError: as :func:`record`.
     """
     results = {
         ended.run.held: ended.end.result
@@ -197,45 +196,72 @@ def _was_written_before(refusal: Exception, ended: Ended) -> bool:
 
 
 async def record_at_last(runtime: Runtime, group: Sequence[Ended], direct: DirectJobs | None = None) -> None:
-    """Write down how these attempts ended, however long PostgreSQL is away.
+    """Write down how these attempts ended, however long PostgreSQL refuses for a reason of its own state.
 
-    An end that cannot be written as it is costs the others nothing: its job fails for it, or is let go and rescued.
+    An end is given up only where PostgreSQL can never store its value: the group is halved until that one is alone, and
+    its job fails for it. An error that is no answer of PostgreSQL's is a fault of ours: after :data:`_FAULTS` tries the
+    job is let go, and rescued; it does not fail.
 
     Args:
         runtime: where to write.
         group: at most :data:`GROUP`.
         direct: the shorter way for those that need nothing else with them.
     """
-    failures = 0
-    while True:
+    wait, faults = ServerWait("job.end_waiting", "job.end_recovered", jobs=len(group)), 0
+    while group:
         shorter, direct = direct, None
         try:
+            group = await _write(runtime, group, shorter)
+        except DatabaseStateError as error:
+            await wait.after(error)
+        except Exception as error:  # one end that cannot be written must not cost the others theirs
             if shorter is not None:
-                group = await complete(runtime, shorter, group)
-            if group:
-                await record(runtime, group)
-        except (DatabaseUnavailableError, TransactionAbortedError) as error:
-            if failures == 0:
-                log.warning("job.end_waiting", jobs=len(group), reason=str(error))
-            await pause_after(failures)
-            failures += 1
-        except Exception as error:  # noqa: BLE001 - one end that cannot be written must not cost the others theirs
-            if shorter is None:
-                await _one_by_one(runtime, group, error)
+                log.warning("job.end_repeated", jobs=len(group), reason=f"{type(error).__name__}: {error}")
+                continue  # the longer way writes it, or says what is wrong
+            if len(group) > 1 or isinstance(error, ConflictError | InvalidValueError):
+                await _apart(runtime, group, error)
                 return
-            log.warning("job.end_repeated", jobs=len(group), reason=f"{type(error).__name__}: {error}")
-        else:
-            return
+            faults += 1
+            log.exception("job.end_error", job_id=str(group[0].run.job.id), tries=faults, exc_info=error)
+            if faults == _FAULTS:
+                return  # its lease runs out, and it is rescued
+            await wait.after(error)
+    wait.over()
 
 
-async def _one_by_one(runtime: Runtime, group: Sequence[Ended], error: Exception) -> None:
-    """Find the end that cannot be written, so that the others are."""
+async def _write(runtime: Runtime, group: Sequence[Ended], direct: DirectJobs | None) -> list[Ended]:
+    """Write a group; return what is still to be written, which is nothing."""
+    left = list(group) if direct is None else await complete(runtime, direct, group)
+    if left:
+        await record(runtime, left)
+    return []
+
+
+async def _apart(runtime: Runtime, group: Sequence[Ended], error: Exception) -> None:
+    """Write the halves of a group that cannot be written together; of one end, what can be written of it."""
     if len(group) > 1:
-        for ended in group:
-            await record_at_last(runtime, [ended])
+        middle = len(group) // 2
+        for half in (group[:middle], group[middle:]):
+            await record_at_last(runtime, half)
         return
     (ended,) = group
-    log.error("job.end_not_recordable", job_id=str(ended.run.job.id), reason=f"{type(error).__name__}: {error}")
-    if isinstance(ended.end, Completed):
-        failure = JobError(code="result_not_recordable", message=f"the job's result cannot be written: {error}")
-        await record_at_last(runtime, [ended._replace(end=Failed(failure))])
+    log.error("job.end_not_recordable", job_id=str(ended.run.job.id), reason=str(error))
+    simpler = _simpler(ended.end, error)
+    if simpler == ended.end:  # its lease runs out, and it is rescued
+        return
+    await record_at_last(runtime, [ended._replace(end=simpler)])
+
+
+def _simpler(end: End, error: Exception) -> End:
+    """The same end without what came from outside: what PostgreSQL can never store is part of that."""
+    match end:
+        case Completed():
+            return Failed(JobError(code=NOT_RECORDABLE, message=f"the job's result cannot be written: {error}"))
+        case Failed():
+            return Failed(JobError(code=NOT_RECORDABLE, message="the job failed, and its error cannot be written"))
+        case TryAgain():
+            return TryAgain(JobError(code=NOT_RECORDABLE, message="the attempt failed; its error cannot be written"))
+        case HandedBack(reason=reason):
+            return HandedBack(timedelta(seconds=AWAY_SECONDS), reason)
+        case _:
+            return end

@@ -121,6 +121,9 @@ class Run:
 
         async def work(recorder: ItemRecorder) -> None:
             while left and not self.is_over:
+                await recorder.ready()
+                if not left or self.is_over:
+                    break
                 item = left.popleft()
                 try:
                     outcome = await self._one(item, handle)

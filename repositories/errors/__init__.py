@@ -12,19 +12,24 @@
     ├── InvalidValueError          a value that its column cannot take (also a ValueError)
     │   ├── InvalidFilterError     an unknown field or operator, or a value of the wrong type
     │   └── InvalidCursorError     this text is no cursor of this list
-    ├── TransactionAbortedError    a deadlock or a serialization failure: run the transaction again
     ├── TransactionFailedError     an earlier statement failed: roll back first
-    ├── ReadOnlyError              a write in a session that only reads
-    ├── SchemaOutdatedError        the database was not migrated
-    └── DatabaseUnavailableError   try again later
+    └── DatabaseStateError         not the value's fault: the same call may work later
+        ├── TransactionAbortedError    a deadlock, a lock or statement timeout: run the transaction again
+        ├── SchemaOutdatedError        the database was not migrated
+        ├── DatabaseRefusedError       a right, a password or a setting is wrong
+        └── DatabaseUnavailableError   the server is away
+            └── ReadOnlyError              a write where the server only lets read
 
 No message holds SQL, a password or a connection string. :func:`translated` turns what SQLAlchemy and asyncpg raise into
-this tree; everything else passes through, because it is a fault of ours.
+this tree, by one table of codes (:mod:`repositories.errors.sqlstates`).
 """
 
-from repositories.errors.translation import connecting, is_unavailable, translated
+from repositories.errors.sqlstates import STANDINGS, Standing, standing
+from repositories.errors.translation import connecting, translated
 from repositories.errors.tree import (
     ConflictError,
+    DatabaseRefusedError,
+    DatabaseStateError,
     DatabaseUnavailableError,
     InUseError,
     InvalidCursorError,
@@ -42,7 +47,10 @@ from repositories.errors.tree import (
 )
 
 __all__ = [
+    "STANDINGS",
     "ConflictError",
+    "DatabaseRefusedError",
+    "DatabaseStateError",
     "DatabaseUnavailableError",
     "InUseError",
     "InvalidCursorError",
@@ -55,9 +63,10 @@ __all__ = [
     "RepositoryError",
     "SchemaOutdatedError",
     "StaleUpdateError",
+    "Standing",
     "TransactionAbortedError",
     "TransactionFailedError",
     "connecting",
-    "is_unavailable",
+    "standing",
     "translated",
 ]

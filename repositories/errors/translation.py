@@ -1,21 +1,30 @@
 """What SQLAlchemy and asyncpg raise, told as errors of :mod:`repositories.errors`.
 
-Codes and constraint names decide, never the server's message, which comes in its own language. What has no counterpart
-passes through as it is: it is a fault of ours.
+Codes (:mod:`repositories.errors.sqlstates`) and constraint names decide, never the server's message, which comes in its
+own language. Nothing of the driver passes through: its text would hold the statement.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
 from asyncpg.exceptions import ClientConfigurationError, UnsupportedClientFeatureError
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    StatementError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from repositories.errors.sqlstates import READ_ONLY, Standing, standing
 from repositories.errors.tree import (
     ConflictError,
+    DatabaseRefusedError,
     DatabaseUnavailableError,
     InvalidValueError,
     ReadOnlyError,
@@ -32,27 +41,23 @@ _MEANING = {
     "uq_workspaces_name": "a workspace with this name exists already",
 }
 
-# SQLSTATE classes of a server that is away, full or shutting down (PostgreSQL manual, appendix A): connection
-# exception, insufficient resources, operator intervention.
-_UNAVAILABLE_CLASSES = ("08", "53", "57")
-_REPEATABLE = frozenset({"40001", "40P01"})  # serialization failure, deadlock
-_BY_STATE = {
+# Codes whose meaning is narrower than their standing.
+_BY_STATE: dict[str, Callable[[], RepositoryError]] = {
     "25P02": TransactionFailedError,  # in failed transaction
-    "25006": ReadOnlyError,  # read-only transaction
+    READ_ONLY: ReadOnlyError,
     "42P01": SchemaOutdatedError,  # undefined table
     "42703": SchemaOutdatedError,  # undefined column
 }
-_BAD_VALUE_CLASS = "22"  # data exception
-_CONFLICT_CLASS = "23"  # integrity constraint violation
 
 # Of what stands in the URL: neither a value of the caller's nor an outage.
 _OF_THE_CONFIGURATION = (ClientConfigurationError, UnsupportedClientFeatureError)
 
 # A lane has no SQLAlchemy between itself and the driver.
-_OF_THE_DRIVER = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_OF_THE_DRIVER = (StatementError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 # "Key (engine, name)=(local, handbook) already exists.": the shape is the same in every language of the server.
 _KEY_DETAIL = re.compile(r"\((?P<columns>.+?)\)=\((?P<value>.*)\)", re.DOTALL)
+_CONFLICT_CLASS = "23"  # integrity constraint violation
 _TELLS_KEY = frozenset({"23503", "23505"})  # foreign key, unique
 _LONGEST_VALUE = 200
 
@@ -64,11 +69,12 @@ def translated() -> Iterator[None]:
     Raises:
         ConflictError: a constraint was violated.
         InvalidValueError: a value does not fit its column.
-        TransactionAbortedError: a deadlock, or a serialization failure.
+        TransactionAbortedError: a deadlock, a serialization failure, a lock or statement timeout.
         TransactionFailedError: an earlier statement of the transaction failed.
-        ReadOnlyError: a write in a read-only session.
+        ReadOnlyError: a write where the server only lets read.
         DatabaseUnavailableError: the server is away or was lost in the middle of a statement.
         SchemaOutdatedError: a table or column is not there.
+        DatabaseRefusedError: the server refused for another reason: rights, a password, a setting.
     """
     try:
         yield
@@ -77,58 +83,58 @@ def translated() -> Iterator[None]:
     except PoolTimeoutError as error:
         raise DatabaseUnavailableError("every connection of the pool is in use") from error
     except _OF_THE_DRIVER as error:
-        told = _told(error)
-        if told is None:
+        if isinstance(_driver_error(error), _OF_THE_CONFIGURATION):
             raise
-        raise told from error
+        raise _told(error) from error
 
 
-def _told(error: Exception) -> RepositoryError | None:
-    """What an error of the driver means, wrapped by SQLAlchemy or not; ``None`` if it is a fault of ours."""
-    if isinstance(_raised(error).__cause__ or _raised(error), _OF_THE_CONFIGURATION):
-        return None
+def _told(error: Exception) -> RepositoryError:
+    """What an error of the driver means, wrapped by SQLAlchemy or not."""
     state = str(_driver_attribute(error, "sqlstate") or "")
-    if isinstance(error, IntegrityError) or state.startswith(_CONFLICT_CLASS):
-        return _conflict(error)
-    if state in _REPEATABLE:
-        return TransactionAbortedError(state)
     if state in _BY_STATE:
         return _BY_STATE[state]()
-    if _is_bad_value(error):
+    if isinstance(error, IntegrityError) or state.startswith(_CONFLICT_CLASS):
+        return _conflict(error)
+    if _is_refused_by_client(error):
         return InvalidValueError("", _driver_message(error))
-    if is_unavailable(error):
-        return DatabaseUnavailableError(type(_raised(error)).__name__)
-    return None
+    if _is_lost(error):
+        return DatabaseUnavailableError(type(_driver_error(error)).__name__, state)
+    match standing(state):
+        case Standing.NEVER:
+            return InvalidValueError("", _driver_message(error))
+        case Standing.BUSY:
+            return TransactionAbortedError(state)
+        case Standing.AWAY:
+            return DatabaseUnavailableError(type(_driver_error(error)).__name__, state)
+        case Standing.OURS:
+            return DatabaseRefusedError(state, _driver_sentence(error))
 
 
 @contextmanager
 def connecting() -> Iterator[None]:
-    """Raise DatabaseUnavailableError for what asyncpg lets through while it connects: SQLAlchemy does not wrap that.
+    """Raise our errors for what asyncpg raises while it connects: SQLAlchemy does not wrap that.
 
     Only around connecting: later an ``OSError`` is the caller's (a file that is not there).
 
     Raises:
-        DatabaseUnavailableError: nobody listens there, or the server takes no connections now (it starts or stops, is
+        DatabaseUnavailableError: nothing listens there, or the server takes no connections now (it starts or stops, is
             full, or is a PgBouncer that has lost its server).
+        DatabaseRefusedError: the server refused: a wrong password, no such database.
     """
     try:
-        yield
+        with translated():
+            yield
     except OSError as error:
         raise DatabaseUnavailableError(type(error).__name__) from error
-    except asyncpg.PostgresError as error:
-        if str(error.sqlstate or "")[:2] not in _UNAVAILABLE_CLASSES:
-            raise
-        raise DatabaseUnavailableError(type(error).__name__) from error
 
 
-def is_unavailable(error: Exception) -> bool:
-    """Say whether an error of the driver means that the server is away, so that the same statement may work later."""
+def _is_lost(error: Exception) -> bool:
+    """Whether the driver says that the connection is gone, which has no code of the server's."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    if isinstance(error, InterfaceError | OperationalError | asyncpg.InterfaceError) and not _is_bad_value(error):
-        return True
-    state = str(_driver_attribute(error, "sqlstate") or "")
-    return state[:2] in _UNAVAILABLE_CLASSES
+    if str(_driver_attribute(error, "sqlstate") or ""):
+        return False
+    return isinstance(error, InterfaceError | OperationalError | asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
 def _conflict(error: Exception) -> ConflictError:
@@ -143,21 +149,30 @@ def _conflict(error: Exception) -> ConflictError:
     )
 
 
-def _is_bad_value(error: Exception) -> bool:
-    """Asyncpg refuses what it cannot encode before it sends it; the server refuses the rest as a data exception."""
-    raised = _raised(error)
+def _is_refused_by_client(error: Exception) -> bool:
+    """Whether SQLAlchemy or asyncpg could not encode a value, so that nothing was sent."""
+    if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
+        return True
     # The client's own DataError is no public name of asyncpg; it is the one InterfaceError that is a ValueError.
-    refused_by_client = any(
+    raised = _raised(error)
+    return any(
         isinstance(each, asyncpg.InterfaceError) and isinstance(each, ValueError) for each in (raised, raised.__cause__)
     )
-    return refused_by_client or str(_driver_attribute(error, "sqlstate") or "").startswith(_BAD_VALUE_CLASS)
 
 
 def _driver_message(error: Exception) -> str:
+    return f"the database cannot take this value: {_driver_sentence(error)}"
+
+
+def _driver_sentence(error: Exception) -> str:
     """The driver's sentence without the statement that SQLAlchemy adds to it."""
-    cause = _raised(error).__cause__ or _raised(error)
-    first = cause.args[0] if cause.args else type(cause).__name__
-    return f"the database cannot take this value: {str(first)[:_LONGEST_VALUE]}"
+    cause = _driver_error(error)
+    return str(cause.args[0] if cause.args else type(cause).__name__)[:_LONGEST_VALUE]
+
+
+def _driver_error(error: Exception) -> BaseException:
+    raised = _raised(error)
+    return raised.__cause__ or raised
 
 
 def _driver_attribute(error: Exception, name: str) -> Any:
@@ -172,4 +187,4 @@ def _driver_attribute(error: Exception, name: str) -> Any:
 
 def _raised(error: Exception) -> BaseException:
     """What the driver raised, out of SQLAlchemy's wrapping."""
-    return error.orig or error if isinstance(error, DBAPIError) else error
+    return error.orig or error if isinstance(error, StatementError) else error

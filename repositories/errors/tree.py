@@ -4,7 +4,7 @@ No text holds SQL, a password or a connection string. Which failure of the drive
 :mod:`repositories.errors.translation`'s business.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from repositories.states import JobStatus
@@ -153,19 +153,34 @@ class InvalidCursorError(InvalidValueError):
     """A text that is no cursor of this list in this order; begin again without one."""
 
 
-class TransactionAbortedError(RepositoryError):
-    """PostgreSQL gave up this transaction so that another could go on; the same transaction may work now.
+class DatabaseStateError(RepositoryError):
+    """PostgreSQL refused for a reason of its own state, not of the value: the same call may work later.
+
+    Whatever must not be lost (the end of an attempt, a finished item) waits and is written again.
+    """
+
+
+class TransactionAbortedError(DatabaseStateError):
+    """Another session was in the way, or time ran out; the same transaction may work now.
 
     Attributes:
-        sqlstate: ``40P01`` (a deadlock) or ``40001`` (a serialization failure).
+        sqlstate: ``40P01`` (a deadlock), ``40001`` (a serialization failure), ``55P03`` (``lock_timeout``), ``57014``
+            (``statement_timeout``) or another code whose standing is ``BUSY``.
     """
+
+    _BECAUSE: ClassVar = {
+        "40P01": "a deadlock",
+        "55P03": "a lock that was not free within lock_timeout",
+        "55006": "an object in use",
+        "57014": "statement_timeout, or a person who cancelled it",
+    }
 
     def __init__(self, sqlstate: str) -> None:
         super().__init__(sqlstate)
         self.sqlstate = sqlstate
 
     def __str__(self) -> str:
-        what = "a deadlock" if self.sqlstate == "40P01" else "a concurrent change"
+        what = self._BECAUSE.get(self.sqlstate, "a concurrent change")
         return f"PostgreSQL ended the transaction because of {what} ({self.sqlstate}): run the whole of it again"
 
 
@@ -179,30 +194,59 @@ class TransactionFailedError(RepositoryError):
         )
 
 
-class ReadOnlyError(RepositoryError):
-    """Something was to be written in a session that only reads; nothing was."""
-
-    def __str__(self) -> str:
-        return "this session only reads: write in one of get_session or get_transaction"
-
-
-class SchemaOutdatedError(RepositoryError):
+class SchemaOutdatedError(DatabaseStateError):
     """A table or column is not there: the database was not migrated to the version that this code knows."""
 
     def __str__(self) -> str:
         return "the database lacks a table or column that this version needs: run `worker db upgrade`"
 
 
-class DatabaseUnavailableError(RepositoryError):
-    """PostgreSQL did not answer; the same call may work later.
+class DatabaseRefusedError(DatabaseStateError):
+    """PostgreSQL answered and refused: a right, a password, a setting or a statement is wrong.
+
+    Attributes:
+        sqlstate: the code (``42501``).
+        detail: the server's sentence, cut to 200 characters, without the statement; in the server's language.
+    """
+
+    def __init__(self, sqlstate: str, detail: str) -> None:
+        super().__init__(sqlstate, detail)
+        self.sqlstate, self.detail = sqlstate, detail
+
+    def __str__(self) -> str:
+        code = f" ({self.sqlstate})" if self.sqlstate else ""
+        return f"PostgreSQL refused: {self.detail}{code}"
+
+
+class DatabaseUnavailableError(DatabaseStateError):
+    """PostgreSQL did not answer, or takes nothing now; the same call may work later.
 
     Attributes:
         reason: the kind of failure (``ConnectionRefusedError``), never the connection string.
+        sqlstate: the code of a server that answered (``57P03``, it is starting); empty where none did.
     """
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, reason: str, sqlstate: str = "") -> None:
+        super().__init__(reason, sqlstate)
+        self.reason, self.sqlstate = reason, sqlstate
 
     def __str__(self) -> str:
+        if self.sqlstate:
+            return (
+                f"PostgreSQL takes nothing now ({self.reason}, {self.sqlstate}): it starts, stops, is full or recovers"
+            )
         return f"PostgreSQL does not answer ({self.reason}): is it running, and is DATABASE_URL right?"
+
+
+class ReadOnlyError(DatabaseUnavailableError):
+    """A write where PostgreSQL only lets read: in a session that only reads, or while a failover is under way."""
+
+    def __init__(self) -> None:
+        super().__init__("read-only", "25006")
+        self.args = ()
+
+    def __str__(self) -> str:
+        return (
+            "PostgreSQL takes no writes here: this session only reads (write in one of get_session or "
+            "get_transaction), or the server is read-only, as during a failover"
+        )

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Interval, Text, case, cast, update
 from sqlalchemy.dialects.postgresql import JSONB
 
-from repositories.errors import translated
+from repositories.errors import InvalidValueError, translated
 from repositories.jobs.core import (
     NOW,
     JobStatements,
@@ -98,8 +98,15 @@ def _put_back() -> Prepared:
 
 
 def as_json(results: Sequence[dict[str, Any] | None]) -> list[str | None]:
-    """Results as the statements take them."""
-    return [None if result is None else _encode(result) for result in results]
+    """Results as the statements take them.
+
+    Raises:
+        InvalidValueError: one of them is no JSON.
+    """
+    try:
+        return [None if result is None else _encode(result) for result in results]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidValueError("result", str(error)) from error
 
 
 class Finishing(JobStatements):

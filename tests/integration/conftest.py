@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from repositories.database import DatabaseManager
 from tests.engines import NotingEngine
+from tests.workshop import Workshop
 from worker.client import JobClient
 from worker.leases import LeaseKeeper
 from worker.queue import JobQueue
@@ -71,3 +73,13 @@ async def runtime(
     await leases.start()
     yield Runtime(settings, database, queue, sources, engine, leases, "worker-1", TASKS)
     await leases.stop()
+
+
+@pytest.fixture
+def workshop() -> Workshop:
+    return Workshop()
+
+
+@pytest.fixture
+def shop(runtime: Runtime, workshop: Workshop) -> Runtime:
+    return replace(runtime, tasks=workshop.tasks)

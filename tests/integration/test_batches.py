@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -18,84 +16,15 @@ from repositories.database import DatabaseManager
 from repositories.jobs import JobRepository
 from repositories.models import Job
 from repositories.queues import QueueRepository
-from repositories.schemas import JobError, NewJob
 from repositories.states import JobStatus
 from tests.waiting import until
+from tests.workshop import Workshop, working
+from tests.workshop import jobs as jobs_of
 from worker.batches import Batches
 from worker.client import JobClient
-from worker.errors import JobFailedError, RetryAfterError, Snooze
 from worker.queue import SIDE_QUEUE, JobQueue
 from worker.retries import RetryPolicy
 from worker.run import Run, Runtime
-
-Tasks = dict[str, Callable[[Run], Awaitable[dict[str, Any]]]]
-
-
-class Workshop:
-    """Tasks that note what they run. ``gate`` holds every ``held`` job until it is set."""
-
-    def __init__(self) -> None:
-        self.ran: list[UUID] = []
-        self.started_at: dict[UUID, float] = {}
-        self.running = 0
-        self.most = 0
-        self.gate = asyncio.Event()
-        self.entered = asyncio.Event()
-
-    async def noop(self, run: Run) -> dict[str, Any]:
-        self.started_at[run.job.id] = time.time()
-        self.ran.append(run.job.id)
-        return {}
-
-    async def held(self, run: Run) -> dict[str, Any]:
-        self.running += 1
-        self.most = max(self.most, self.running)
-        self.entered.set()
-        try:
-            await self.gate.wait()
-        finally:
-            self.running -= 1
-        return await self.noop(run)
-
-    async def unrecordable(self, run: Run) -> dict[str, Any]:
-        return {"text": "\x00"}
-
-    async def no_json(self, run: Run) -> dict[str, Any]:
-        return {"at": object()}
-
-    async def snooze(self, run: Run) -> dict[str, Any]:
-        raise Snooze(timedelta(minutes=5))
-
-    async def refused(self, run: Run) -> dict[str, Any]:
-        raise RetryAfterError(timedelta(minutes=7), JobError(code="rate_limited", message="come again"))
-
-    async def hopeless(self, run: Run) -> dict[str, Any]:
-        raise JobFailedError("hopeless", "it can never work")
-
-    @property
-    def tasks(self) -> Tasks:
-        names = ("noop", "held", "unrecordable", "no_json", "snooze", "refused", "hopeless")
-        return {name: getattr(self, name) for name in names}
-
-
-@pytest.fixture
-def workshop() -> Workshop:
-    return Workshop()
-
-
-@pytest.fixture
-def shop(runtime: Runtime, workshop: Workshop) -> Runtime:
-    return replace(runtime, tasks=workshop.tasks)
-
-
-def _jobs(kind: str, count: int = 1, **fields: Any) -> list[NewJob]:
-    return [NewJob(type=kind, payload={}, **fields) for _ in range(count)]
-
-
-@asynccontextmanager
-async def working(runtime: Runtime, *queues: str) -> AsyncIterator[Batches]:
-    async with Batches(runtime, queues or ("default",)) as batches:
-        yield batches
 
 
 async def _ended(client: JobClient, ids: list[UUID]) -> list[Job]:
@@ -113,7 +42,7 @@ async def _empty(queue: JobQueue) -> bool:
 async def test_every_job_of_a_backlog_runs_once_and_redis_keeps_nothing_of_it(
     client: JobClient, shop: Runtime, workshop: Workshop, redis: ArqRedis
 ) -> None:
-    ids = await client.enqueue_many(_jobs("noop", 700))
+    ids = await client.enqueue_many(jobs_of("noop", 700))
 
     async with working(shop):
         jobs = await _ended(client, ids)
@@ -127,7 +56,7 @@ async def test_a_batch_costs_a_handful_of_statements_however_many_jobs_it_holds(
     client: JobClient, shop: Runtime, statements: list[str]
 ) -> None:
     settings = shop.settings.model_copy(update={"worker_concurrency": 200})
-    ids = await client.enqueue_many(_jobs("noop", 200))
+    ids = await client.enqueue_many(jobs_of("noop", 200))
     statements.clear()
 
     async with working(replace(shop, settings=settings)):
@@ -147,7 +76,7 @@ async def test_never_more_jobs_run_than_there_are_slots(
     client: JobClient, shop: Runtime, workshop: Workshop, queue: JobQueue
 ) -> None:
     settings = shop.settings.model_copy(update={"worker_concurrency": 3})
-    ids = await client.enqueue_many(_jobs("held", 10))
+    ids = await client.enqueue_many(jobs_of("held", 10))
 
     async with working(replace(shop, settings=settings)) as batches:
         await until(lambda: _running(batches, 3))
@@ -164,7 +93,7 @@ async def test_an_idle_worker_is_woken_and_does_not_wait_for_its_next_look(
     delays = []
     async with working(shop):
         for _ in range(5):
-            (job_id,) = await client.enqueue_many(_jobs("noop"))
+            (job_id,) = await client.enqueue_many(jobs_of("noop"))
             enqueued = time.time()
             await _ended(client, [job_id])
             delays.append(workshop.started_at[job_id] - enqueued)
@@ -175,7 +104,7 @@ async def test_an_idle_worker_is_woken_and_does_not_wait_for_its_next_look(
 async def test_a_better_priority_runs_first(client: JobClient, shop: Runtime, workshop: Workshop) -> None:
     settings = shop.settings.model_copy(update={"worker_concurrency": 1})
     ids = await client.enqueue_many(
-        [*_jobs("noop", priority=9), *_jobs("noop", priority=5), *_jobs("noop", priority=0)]
+        [*jobs_of("noop", priority=9), *jobs_of("noop", priority=5), *jobs_of("noop", priority=0)]
     )
 
     async with working(replace(shop, settings=settings)):
@@ -187,7 +116,7 @@ async def test_a_better_priority_runs_first(client: JobClient, shop: Runtime, wo
 async def test_stopping_hands_running_jobs_back_at_once_and_burns_no_attempt(
     client: JobClient, shop: Runtime, workshop: Workshop, queue: JobQueue
 ) -> None:
-    ids = await client.enqueue_many(_jobs("held", 4))
+    ids = await client.enqueue_many(jobs_of("held", 4))
 
     async def no_grace() -> None:
         return
@@ -204,7 +133,7 @@ async def test_stopping_hands_running_jobs_back_at_once_and_burns_no_attempt(
 async def test_running_jobs_may_end_within_the_grace_period(
     client: JobClient, shop: Runtime, workshop: Workshop
 ) -> None:
-    (job_id,) = await client.enqueue_many(_jobs("held"))
+    (job_id,) = await client.enqueue_many(jobs_of("held"))
 
     async def grace() -> None:
         workshop.gate.set()
@@ -220,8 +149,8 @@ async def test_running_jobs_may_end_within_the_grace_period(
 async def test_a_job_type_that_this_worker_does_not_know_is_left_for_others(
     client: JobClient, shop: Runtime, workshop: Workshop, queue: JobQueue
 ) -> None:
-    (unknown,) = await client.enqueue_many(_jobs("from_the_future"))
-    (known,) = await client.enqueue_many(_jobs("noop"))
+    (unknown,) = await client.enqueue_many(jobs_of("from_the_future"))
+    (known,) = await client.enqueue_many(jobs_of("noop"))
 
     async with working(shop):
         await _ended(client, [known])
@@ -240,8 +169,8 @@ async def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(
 ) -> None:
     async with shop.database.get_transaction() as session:
         await QueueRepository(session).pause("default")
-    (paused,) = await client.enqueue_many(_jobs("noop"))
-    (other,) = await client.enqueue_many(_jobs("noop", queue="other"))
+    (paused,) = await client.enqueue_many(jobs_of("noop"))
+    (other,) = await client.enqueue_many(jobs_of("noop", queue="other"))
 
     async with working(shop, "default", "other"):
         await _ended(client, [other])
@@ -258,7 +187,7 @@ async def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(
 async def test_a_result_that_cannot_be_written_fails_its_own_job_and_no_other(
     client: JobClient, shop: Runtime, kind: str
 ) -> None:
-    ids = await client.enqueue_many([*_jobs("noop", 5), *_jobs(kind), *_jobs("noop", 5)])
+    ids = await client.enqueue_many([*jobs_of("noop", 5), *jobs_of(kind), *jobs_of("noop", 5)])
 
     async with working(shop):
         jobs = await _ended(client, ids)
@@ -271,7 +200,7 @@ async def test_a_result_that_cannot_be_written_fails_its_own_job_and_no_other(
 async def test_a_job_whose_row_is_locked_for_a_moment_runs_once_it_is_free(
     client: JobClient, shop: Runtime, workshop: Workshop, queue: JobQueue
 ) -> None:
-    (job_id,) = await client.enqueue_many(_jobs("noop"))
+    (job_id,) = await client.enqueue_many(jobs_of("noop"))
     async with shop.database.get_transaction() as holding:
         await holding.execute(text("SELECT id FROM jobs FOR UPDATE"))
         async with working(shop):
@@ -283,7 +212,7 @@ async def test_a_job_whose_row_is_locked_for_a_moment_runs_once_it_is_free(
 
 
 async def test_a_snoozed_job_comes_back_later_and_counts_no_failure(client: JobClient, shop: Runtime) -> None:
-    (job_id,) = await client.enqueue_many(_jobs("snooze"))
+    (job_id,) = await client.enqueue_many(jobs_of("snooze"))
 
     job = await _put_back(client, shop, job_id)
 
@@ -292,7 +221,7 @@ async def test_a_snoozed_job_comes_back_later_and_counts_no_failure(client: JobC
 
 
 async def test_a_retry_after_is_honoured_and_counts_as_a_failure(client: JobClient, shop: Runtime) -> None:
-    (job_id,) = await client.enqueue_many(_jobs("refused"))
+    (job_id,) = await client.enqueue_many(jobs_of("refused"))
 
     job = await _put_back(client, shop, job_id)
 
@@ -321,7 +250,7 @@ async def test_each_job_type_waits_after_a_failure_as_its_own_policy_says(client
 
     policy = RetryPolicy(base_seconds=3_600, cap_seconds=3_600)
     shop = replace(shop, tasks={**shop.tasks, "patient": broken}, retries={"patient": policy})
-    (job_id,) = await client.enqueue_many(_jobs("patient"))
+    (job_id,) = await client.enqueue_many(jobs_of("patient"))
 
     job = await _put_back(client, shop, job_id)
 
@@ -329,7 +258,7 @@ async def test_each_job_type_waits_after_a_failure_as_its_own_policy_says(client
 
 
 async def test_a_permanent_error_fails_the_job_at_once(client: JobClient, shop: Runtime) -> None:
-    (job_id,) = await client.enqueue_many(_jobs("hopeless"))
+    (job_id,) = await client.enqueue_many(jobs_of("hopeless"))
 
     async with working(shop):
         (job,) = await _ended(client, [job_id])
@@ -340,7 +269,7 @@ async def test_a_permanent_error_fails_the_job_at_once(client: JobClient, shop: 
 async def test_an_attempt_that_takes_too_long_is_stopped_and_tried_again(
     client: JobClient, shop: Runtime, workshop: Workshop
 ) -> None:
-    (job_id,) = await client.enqueue_many(_jobs("held", timeout_seconds=1))
+    (job_id,) = await client.enqueue_many(jobs_of("held", timeout_seconds=1))
 
     job = await _put_back(client, shop, job_id)
 
@@ -350,7 +279,7 @@ async def test_an_attempt_that_takes_too_long_is_stopped_and_tried_again(
 async def test_a_lost_lease_stops_the_task_and_its_end_changes_nothing(
     client: JobClient, shop: Runtime, workshop: Workshop, told: asyncio.Event
 ) -> None:
-    (job_id,) = await client.enqueue_many(_jobs("held"))
+    (job_id,) = await client.enqueue_many(jobs_of("held"))
 
     async with working(shop):
         await workshop.entered.wait()
@@ -364,7 +293,7 @@ async def test_a_lost_lease_stops_the_task_and_its_end_changes_nothing(
 
 async def test_what_is_no_job_of_ours_moves_out_of_the_way(client: JobClient, shop: Runtime, redis: ArqRedis) -> None:
     await redis.enqueue_job("somebody_elses", _job_id="cron:theirs:1")
-    (job_id,) = await client.enqueue_many(_jobs("noop"))
+    (job_id,) = await client.enqueue_many(jobs_of("noop"))
 
     async with working(shop):
         await _ended(client, [job_id])
@@ -375,7 +304,7 @@ async def test_what_is_no_job_of_ours_moves_out_of_the_way(client: JobClient, sh
 async def test_a_stock_workers_running_job_is_not_taken(
     client: JobClient, shop: Runtime, workshop: Workshop, redis: ArqRedis
 ) -> None:
-    theirs, ours = await client.enqueue_many(_jobs("noop", 2))
+    theirs, ours = await client.enqueue_many(jobs_of("noop", 2))
     await redis.set(in_progress_key_prefix + str(theirs), b"1")
 
     async with working(shop):

@@ -6,14 +6,12 @@ from datetime import timedelta
 from repositories.queues import QueueRepository
 from repositories.schemas import NewJob
 from repositories.states import JobStatus
-from tests.integration.test_batches import Workshop, shop, working, workshop
 from tests.waiting import until
+from tests.workshop import Workshop, working
 from worker.client import JobClient
 from worker.loops import Upkeep
 from worker.queue import JobQueue
 from worker.run import Runtime
-
-__all__ = ["shop", "workshop"]  # fixtures
 
 
 async def test_two_workers_together_run_no_more_jobs_of_a_queue_than_its_limit(

@@ -261,7 +261,7 @@ async def test_ten_thousand_jobs_are_written_in_two_statements(jobs: JobReposito
 
     await jobs.create_many([new_job() for _ in range(10_000)])
 
-    assert sum(statement.startswith("INSERT") for statement in statements) == 2
+    assert sum("INSERT INTO jobs" in statement for statement in statements) == 2
 
 
 async def test_a_row_that_somebody_holds_costs_no_other_job_its_lease_and_is_not_taken_for_lost(

@@ -18,7 +18,7 @@ from repositories.embedded import (
     embedded_servers,
     running_servers,
 )
-from repositories.errors import DatabaseUnavailableError, RepositoryError, SchemaOutdatedError
+from repositories.errors import DatabaseRefusedError, DatabaseStateError, RepositoryError, SchemaOutdatedError
 from worker.cli.exits import Exit
 from worker.client import JobClient, WorkspaceNotFoundError, open_client
 from worker.ending import end_all
@@ -44,8 +44,9 @@ _STATUS_OF_ERROR: dict[type[Exception], Exit] = {
     GlobsError: Exit.USAGE,
     QuestionSetError: Exit.USAGE,
     WorkspaceNotFoundError: Exit.USAGE,
-    DatabaseUnavailableError: Exit.UNAVAILABLE,
     SchemaOutdatedError: Exit.USAGE,
+    DatabaseRefusedError: Exit.USAGE,
+    DatabaseStateError: Exit.UNAVAILABLE,
     QueueUnavailableError: Exit.UNAVAILABLE,
     StorageUnavailableError: Exit.UNAVAILABLE,
     EmbeddedServersError: Exit.UNAVAILABLE,

@@ -21,7 +21,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from repositories.database import DatabaseManager
-from repositories.errors import ConflictError, DatabaseUnavailableError
+from repositories.errors import ConflictError, DatabaseStateError
 from repositories.workspaces import WorkspaceRepository
 from worker.documents.extract.blocks import clean
 from worker.engines.base import (
@@ -246,7 +246,7 @@ class LocalEngine:
         try:
             async with self._database.get_session() as session:
                 yield session
-        except DatabaseUnavailableError as error:
+        except DatabaseStateError as error:
             raise EngineUnavailableError("engine_unavailable", str(error)) from error
 
     @asynccontextmanager
@@ -254,7 +254,7 @@ class LocalEngine:
         try:
             async with self._database.get_transaction() as session:
                 yield session
-        except DatabaseUnavailableError as error:
+        except DatabaseStateError as error:
             raise EngineUnavailableError("engine_unavailable", str(error)) from error
 
 
