@@ -1,5 +1,8 @@
 """The table of PostgreSQL's codes: every code has a standing, and only a value that cannot be stored is given up."""
 
+import re
+from pathlib import Path
+
 import asyncpg
 import pytest
 from asyncpg import exceptions
@@ -25,7 +28,9 @@ KNOWN = sorted(
     {
         (code, name)
         for name, kind in vars(exceptions).items()
-        if isinstance(kind, type) and len(code := str(getattr(kind, "sqlstate", ""))) == 5
+        if isinstance(kind, type)
+        and len(code := str(getattr(kind, "sqlstate", ""))) == 5
+        and code[:2] not in {"01", "02"}
     }
 )
 SQL = "UPDATE jobs SET result = 'secret'"
@@ -128,3 +133,15 @@ def test_a_server_that_answered_is_not_said_to_be_silent() -> None:
 
 def test_no_entry_of_the_table_repeats_what_its_class_says() -> None:
     assert [code for code in STANDINGS if len(code) == 5 and STANDINGS.get(code[:2]) is STANDINGS[code]] == []
+
+
+def test_the_operators_page_lists_the_table_as_it_is() -> None:
+    page = (Path(__file__).parents[2] / "docs/operating.md").read_text()
+    rows = {
+        cells[0]: set(re.findall(r"`([0-9A-Z]{2,5})`", cells[1]))
+        for cells in (re.split(r" ?\| ?", line.strip("| ")) for line in page.splitlines() if line.startswith("| "))
+        if cells[0] in set(Standing)
+    }
+
+    table = {str(each): {code for code, of in STANDINGS.items() if of is each} for each in Standing}
+    assert rows == table
