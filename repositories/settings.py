@@ -22,6 +22,22 @@ def blank_is_unset(value: object) -> object:
     return None if value == "" else value
 
 
+def without_credentials(url: str, instead: str) -> str:
+    """Return a URL that is shown, logged and passed on as it is: it may hold no user, password or query.
+
+    Args:
+        url: an address, or a path.
+        instead: where the secret belongs.
+
+    Raises:
+        ValueError: it holds one; the message does not repeat it.
+    """
+    parts = urlsplit(url)
+    if "://" in url and ("@" in parts.netloc or parts.query or parts.fragment):
+        raise ValueError(f"must hold no user, password or query: put secrets into {instead}")
+    return url
+
+
 def _postgresql_url(url: SecretStr) -> SecretStr:
     text = url.get_secret_value()
     scheme = text.split("://", 1)[0]

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from repositories.settings import blank_is_unset
+from repositories.settings import blank_is_unset, without_credentials
 
 MIB = 1024 * 1024
 
@@ -99,6 +99,13 @@ class DocumentSettings(BaseSettings):
             "Unset: none."
         ),
     )
+
+    @field_validator("storage_url", "object_sources")
+    @classmethod
+    def _hold_no_secret(cls, given: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for url in (given,) if isinstance(given, str) else given:
+            without_credentials(url, "AWS_ACCESS_KEY_ID and the like")
+        return given
 
     @field_validator("link_allow_private")
     @classmethod

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
-from repositories.settings import blank_is_unset
+from repositories.settings import blank_is_unset, without_credentials
 
 
 class EngineSettings(BaseSettings):
@@ -45,7 +45,7 @@ class EngineSettings(BaseSettings):
     def _is_a_web_address(cls, url: str | None) -> str | None:
         if url is not None and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname):
             raise ValueError("must begin with http:// or https:// and name a host")
-        return url
+        return None if url is None else without_credentials(url, "ANYTHINGLLM_API_KEY")
 
     @model_validator(mode="after")
     def _a_server_needs_a_key(self) -> Self:

@@ -5,6 +5,7 @@ why. No file is held in memory: its bytes go from the disk to the storage in blo
 """
 
 import asyncio
+import errno
 import io
 import os
 import stat
@@ -26,12 +27,14 @@ _AT_ONCE = 8
 class FileSource(NamedTuple):
     """A file to upload: the name it shall have, and its bytes, where they are, or a stream that can be read once.
 
-    ``metadata`` is what else is told of it; of an archive, of each document in it.
+    ``metadata`` is what else is told of it; of an archive, of each document in it. ``follow`` says whether a symbolic
+    link at this path is read where it leads.
     """
 
     name: str
     content: bytes | Path | AsyncIterator[bytes]
     metadata: DocumentMetadata | None = None
+    follow: bool = True
 
 
 class NoFilesError(ValueError):
@@ -46,8 +49,25 @@ class UnreadableFileError(Exception):
         self.error = error
 
 
+class Found(NamedTuple):
+    """What is to be uploaded, and the symbolic links in folders that were left out."""
+
+    files: list[FileSource]
+    links: list[Path]
+
+
 def find_files(paths: Sequence[Path], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[FileSource]:
+    """As :func:`look_for_files`, for callers to whom what was left out does not matter."""
+    return look_for_files(paths, include, exclude).files
+
+
+def look_for_files(
+    paths: Sequence[Path], include: Sequence[str] = (), exclude: Sequence[str] = (), *, follow: bool = False
+) -> Found:
     """Return the files under ``paths``, sorted by name; folders are walked, hidden files and links to folders skipped.
+
+    A symbolic link to a file is left out as well unless ``follow``: whoever may write into a folder must not be able to
+    make its uploader read what is outside. A path that is named directly is followed.
 
     A file named directly keeps its base name; a file in a folder is named by its path inside that folder. Where
     two files would have the same name, the second is named by its whole path.
@@ -56,6 +76,7 @@ def find_files(paths: Sequence[Path], include: Sequence[str] = (), exclude: Sequ
         paths: files and folders.
         include: patterns of paths inside a folder (``**/*.pdf``); without any, all are meant. See :class:`Globs`.
         exclude: patterns of paths inside a folder that are not meant.
+        follow: read links to files in folders where they lead.
 
     Raises:
         NoFilesError: a path does not exist, a folder cannot be read, or there is no file under any of them.
@@ -64,23 +85,29 @@ def find_files(paths: Sequence[Path], include: Sequence[str] = (), exclude: Sequ
     globs = Globs(include, exclude)
     found: dict[str, FileSource] = {}
     taken: set[Path] = set()
+    links: list[Path] = []
     for path in paths:
         if not path.exists():
             raise NoFilesError(f"{path} does not exist: check the spelling (the working folder is {Path.cwd()})")
         for file in _walk(path) if path.is_dir() else [path]:
-            if file.resolve() in taken:
-                continue  # named twice: by itself and with its folder
             name = readable(file.relative_to(path) if path.is_dir() else Path(file.name))
             if path.is_dir() and not globs.matches(name):
                 continue
-            taken.add(file.resolve())
+            if path.is_dir() and not follow and file.is_symlink():
+                links.append(file)
+                continue
+            place = Path(os.path.realpath(file))  # a link that leads to itself has one, too
+            if place in taken:
+                continue  # named twice: by itself and with its folder
+            taken.add(place)
             if name in found:  # another file of this name, from another folder: say which
-                name = readable(file.resolve().relative_to(file.resolve().anchor))
-            found[name] = FileSource(name, file)
+                name = readable(place.relative_to(place.anchor))
+            found[name] = FileSource(name, file, follow=follow or not path.is_dir())
     if not found:
         what = "no file that the patterns leave" if include or exclude else "no file"
-        raise NoFilesError(f"there is {what} in {', '.join(map(str, paths))}: nothing to upload")
-    return [found[name] for name in sorted(found)]
+        but = f" but {len(links)} symbolic links, which are not followed" if links else ""
+        raise NoFilesError(f"there is {what} in {', '.join(map(str, paths))}{but}: nothing to upload")
+    return Found([found[name] for name in sorted(found)], links)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -131,7 +158,7 @@ async def _stored(source: FileSource, storage: Storage, most: int) -> StoredFile
         return StoredFile(name=readable_name(source.name), error=error)
     try:
         if isinstance(source.content, Path):
-            with await asyncio.to_thread(open_file, source.name, source.content) as file:
+            with await asyncio.to_thread(open_file, source.name, source.content, follow=source.follow) as file:
                 stored = await storage.put_stream(file, most)
         elif isinstance(source.content, bytes):
             stored = await storage.put_stream(io.BytesIO(source.content), most)
@@ -180,11 +207,24 @@ def empty(name: str) -> JobError:
     return JobError(code="empty", message=f"{name} is empty: there is nothing to upload")
 
 
-def open_file(name: str, path: Path) -> BinaryIO:
-    """Open a file, and nothing but a file; without waiting: a pipe that nobody writes to would hold us for ever."""
+def open_file(name: str, path: Path, *, follow: bool = True) -> BinaryIO:
+    """Open a file, and nothing but a file; without waiting: a pipe that nobody writes to would hold us for ever.
+
+    Args:
+        name: what messages call it.
+        path: where it is.
+        follow: whether it may be a symbolic link; asked again here, as it may have become one since it was found.
+
+    Raises:
+        UnreadableFileError: it cannot be read, or is no file.
+    """
     try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+        file = os.fdopen(os.open(path, flags), "rb")
     except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            link = f"{name} is a symbolic link, which is not followed: use --follow-symlinks, or copy the file"
+            raise UnreadableFileError(JobError(code="not_a_file", message=link)) from error
         message = f"{name} cannot be read: {error.strerror}; check its permissions"
         raise UnreadableFileError(JobError(code="unreadable", message=message)) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

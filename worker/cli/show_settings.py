@@ -33,7 +33,8 @@ def show_settings(
 
 def _shown(value: Any) -> Any:
     if isinstance(value, SecretStr):
-        return mask(value.get_secret_value())
+        secret = value.get_secret_value()
+        return mask(secret) if "://" in secret else "***"  # of a URL, where it leads is no secret
     if value is None or isinstance(value, bool | int | float):
         return value
     return mask(str(value))

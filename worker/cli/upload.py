@@ -18,12 +18,13 @@ from worker.cli.context import connected, err, exit_with, out, run
 from worker.cli.exits import Exit
 from worker.cli.following import follow_folder
 from worker.client import JobClient
-from worker.files import FileSource, NoFilesError, find_files
+from worker.files import FileSource, NoFilesError, look_for_files
 from worker.payloads import ObjectSource, OnDuplicate
 from worker.reports import failed_items
 from worker.uploads.planning import Fate, PlannedFile
 from worker.watch import View, facts, follow
 
+_MOST_LINKS = 5
 _MOST_SHOWN = 20
 _LONGEST_LABEL = 255
 _STYLES = {
@@ -69,6 +70,9 @@ def upload(  # noqa: PLR0913, PLR0917 - an option each
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on: upload what changes, until Ctrl-C.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job until it ends.")] = False,
+    follow_symlinks: Annotated[
+        bool, typer.Option("--follow-symlinks", help="Read symbolic links to files in folders. Else they are left out.")
+    ] = False,
     priority: Annotated[int, typer.Option(min=0, max=9, help="0 is first, 9 is last.")] = 5,
     queue: Queue = DEFAULT_QUEUE,
     as_json: Annotated[bool, typer.Option("--json", help="JSON objects, one a line, for scripts.")] = False,
@@ -80,7 +84,7 @@ def upload(  # noqa: PLR0913, PLR0917 - an option each
     """
     if sync and on_duplicate is OnDuplicate.SKIP:
         on_duplicate = OnDuplicate.REPLACE
-    where = _Where(paths or [], include or [], exclude or [], source, sync=sync)
+    where = _Where(paths or [], include or [], exclude or [], source, sync=sync, follow=follow_symlinks)
     fields: dict[str, Any] = {
         "links": link or [],
         "objects": [ObjectSource(url=url, include=include or (), exclude=exclude or ()) for url in from_object or []],
@@ -104,20 +108,41 @@ class _Where:
     """The paths that were named, and what they are called together."""
 
     def __init__(
-        self, paths: list[Path], include: list[str], exclude: list[str], source: str | None, *, sync: bool
+        self,
+        paths: list[Path],
+        include: list[str],
+        exclude: list[str],
+        source: str | None,
+        *,
+        sync: bool,
+        follow: bool,
     ) -> None:
-        self.paths, self._include, self._exclude, self._sync = paths, include, exclude, sync
+        self.paths, self._include, self._exclude, self._sync, self._follow = paths, include, exclude, sync, follow
+        self._said: set[Path] = set()
         self.source = source or (_label(paths, include, exclude) if paths else None)
 
     def find(self) -> list[FileSource]:
         """The files there are now; none if no path was named."""
+        if not self.paths:
+            return []
         try:
-            return find_files(self.paths, self._include, self._exclude) if self.paths else []
+            found = look_for_files(self.paths, self._include, self._exclude, follow=self._follow)
         except NoFilesError as error:
             if not self._sync:
                 raise
             why = "nothing is removed either, because a sync is a job, and a job needs a document"
             raise NoFilesError(f"{error}; {why}") from None
+        self._say_left_out(found.links)
+        return found.files
+
+    def _say_left_out(self, links: list[Path]) -> None:
+        """Name the links that were left out, each once."""
+        if new := [link for link in links if link not in self._said]:
+            self._said.update(new)
+            named = ", ".join(map(str, new[:_MOST_LINKS])) + (", …" if len(new) > _MOST_LINKS else "")
+            what = "symbolic link is" if len(new) == 1 else "symbolic links are"
+            removed = "; a sync removes what was uploaded through them" if self._sync else ""
+            err.print(f"{len(new)} {what} left out ({named}){removed}: --follow-symlinks reads them", style="yellow")
 
 
 def _label(paths: list[Path], include: list[str], exclude: list[str]) -> str:

@@ -7,6 +7,7 @@ a path. Streams are stored with bounded memory. What is put again becomes young 
 
 import asyncio
 import hashlib
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from datetime import timedelta
@@ -65,7 +66,8 @@ class Storage:
         self._store: Any
         try:
             given: Any = {"config": dict(options)} if options else {}
-            self._store = from_url(url, **given) if self._folder is None else LocalStore(self._folder, mkdir=True)
+            self._store = from_url(url, **given) if self._folder is None else LocalStore(_made(self._folder))
+            self._mode = 0 if self._folder is None else stat.S_IMODE(self._folder.stat().st_mode)
         except (BaseError, OSError, ValueError) as error:
             raise StorageUnavailableError(type(error).__name__) from error
 
@@ -139,6 +141,14 @@ class Storage:
             await write()
             if contested:
                 await sweeping.settle(self._store, sha256, write)
+        if self._folder is not None:
+            await asyncio.to_thread(self._restrict, self._folder / key_of(sha256))
+
+    def _restrict(self, file: Path) -> None:
+        """Let whoever may read the storage's folder read this file, and nobody else, whatever the umask is."""
+        with suppress(FileNotFoundError):  # deleted since it was written
+            file.chmod(self._mode & 0o666)
+            file.parent.chmod(self._mode)
 
     async def get(self, sha256: str) -> bytes:
         """Return the bytes with this digest.
@@ -194,6 +204,16 @@ class Storage:
         if older_than < 2 * self._refresh_after:
             raise ValueError(f"older_than is {older_than}: at least {2 * self._refresh_after}, twice refresh_after")
         return await sweeping.sweep(self._store, self._folder, older_than, keep)
+
+
+def _made(folder: Path) -> Path:
+    """The folder, made if it is missing: documents are for its owner alone, unless a person gives it other rights."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # another process has just made it
+            folder.mkdir()
+            folder.chmod(0o700)
+    return folder
 
 
 def _folder(url: str) -> Path | None:
