@@ -4,6 +4,8 @@ Removals are held up inside the engine until the test lets them go on, so that e
 """
 
 import asyncio
+import hashlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from typing import Any
@@ -42,6 +44,7 @@ class Holding:
         self.engine = engine
         self.held: set[str] = set()
         self.entered, self.may_go = asyncio.Event(), asyncio.Event()
+        self.seconds = 0.0
         self.fails_after: Callable[[Collection[str]], Collection[str]] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -55,6 +58,9 @@ class Holding:
 
     async def remove(self, slug: str, locations: Collection[str]) -> None:
         await self._hold("before remove")
+        if self.seconds:
+            self.entered.set()
+            await asyncio.sleep(self.seconds)
         if self.fails_after is not None:
             part, self.fails_after = self.fails_after(sorted(locations)), None
             await self.engine.remove(slug, part)
@@ -347,6 +353,31 @@ async def test_a_sweep_leaves_what_an_upload_found_and_what_is_being_removed(sho
 
     assert await shop.items(found) == ["skipped"]
     assert await shop.standing() == Counter({"a.txt": 1, "b.txt": 1})
+
+
+@pytest.mark.slow
+async def test_what_ten_uploads_bring_during_a_removal_of_six_seconds_stands(shop: Shop) -> None:
+    """Prints how many were lost and how long they waited, for comparison with other versions."""
+    contents = [b"Bicycle %d costs %d euro." % (at, 100 + at) for at in range(10)]
+    await shop.uploaded(*((f"{at}.txt", content) for at, content in enumerate(contents)))
+    shop.holding.seconds = 6.0
+    newer = [(f"{at}.txt", content + b" It is sold.") for at, content in enumerate(contents)]
+    replacing = shop.start(await shop.upload(*newer, on_duplicate=OnDuplicate.REPLACE))
+    await asyncio.wait_for(shop.holding.entered.wait(), 30)
+    began = time.monotonic()
+    jobs = [await shop.upload((f"copy {at}.txt", content)) for at, content in enumerate(contents)]
+    uploads = await ended(*map(shop.start, jobs))
+    seconds = time.monotonic() - began
+    (replaced,) = await ended(replacing)
+
+    assert {job.status for job in [replaced, *uploads]} == {JobStatus.COMPLETED}
+    async with shop.runtime.database.get_session() as session:
+        there = set(await session.scalars(text("SELECT sha256 FROM workspace_documents WHERE state = 'stored'")))
+    lost = sum(hashlib.sha256(content).hexdigest() not in there for content in contents)
+    told = f"{shop.runtime.engine.name}: {lost} of {len(contents)} lost, uploads took {seconds:.1f} s"
+    print(told)  # noqa: T201 - the figures
+    assert lost == 0
+    assert sum((await shop.standing()).values()) == 2 * len(contents)
 
 
 # A remover that dies
