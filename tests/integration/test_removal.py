@@ -433,6 +433,46 @@ async def test_the_sweep_finishes_what_nobody_else_does(shop: Shop, call: str) -
     await asyncio.wait({dead}, timeout=20)
 
 
+@only_noting
+async def test_the_rest_of_half_a_document_goes_though_who_saw_it_died(shop: Shop, engine: NotingEngine) -> None:
+    await shop.uploaded(("book.txt", ONE))
+    (sheet,) = engine.documents
+    engine.documents["second sheet"] = ONE
+    engine.embedded.append("second sheet")
+    async with shop.runtime.database.get_transaction() as session:
+        await session.execute(text("UPDATE workspace_documents SET locations = locations || ARRAY['second sheet']"))
+    del engine.documents[sheet]  # by hand
+    seeing = await shop.upload(("b.txt", TWO))
+    dead = await shop.held_up(seeing, "before remove")
+    await shop.lose(seeing)
+    await shop.client.cancel([seeing.id])
+
+    await sweep_documents({"runtime": shop.runtime})
+
+    assert await shop.standing() == Counter()
+    assert not engine.documents
+    shop.holding.may_go.set()
+    await asyncio.wait({dead}, timeout=20)
+
+
+@only_noting
+async def test_what_a_dead_remover_left_in_a_deleted_workspace_is_forgotten(shop: Shop, engine: NotingEngine) -> None:
+    await shop.uploaded(("a.txt", ONE))
+    replace = await shop.upload(("a.txt", TWO), on_duplicate=OnDuplicate.REPLACE)
+    dead = await shop.held_up(replace, "before remove")
+    await shop.lose(replace)
+    await shop.client.cancel([replace.id])
+    engine.deleted.append("slug-shop")  # by hand
+
+    await sweep_documents({"runtime": shop.runtime})
+
+    async with shop.runtime.database.get_session() as session:
+        states = list(await session.scalars(text("SELECT state FROM workspace_documents")))
+    assert states == ["stored"]
+    shop.holding.may_go.set()
+    await asyncio.wait({dead}, timeout=20)
+
+
 async def test_a_removal_that_broke_off_in_the_middle_is_finished(shop: Shop) -> None:
     await shop.uploaded(("a.txt", ONE), ("b.txt", TWO), source="folder", sync=True)
     shop.holding.fails_after = lambda locations: [*locations][:1]
