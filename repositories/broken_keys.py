@@ -59,7 +59,12 @@ def _is_of_contents(error: BaseException) -> bool:
     return any(said in str(error) for said in _OF_CONTENTS)
 
 
-async def mending(redis: Redis, keys: Mapping[str, RedisType], call: Callable[[], Awaitable[T]]) -> T:
+async def mending(
+    redis: Redis,
+    keys: Mapping[str, RedisType],
+    call: Callable[[], Awaitable[T]],
+    when_moved: Callable[[], Awaitable[object]] | None = None,
+) -> T:
     """Return what ``call`` returns; if a key is in its way, move that aside and call once more.
 
     Costs nothing while nothing is broken.
@@ -68,6 +73,7 @@ async def mending(redis: Redis, keys: Mapping[str, RedisType], call: Callable[[]
         redis: where.
         keys: what the call needs, with the type that each is to have.
         call: must do no harm when it is called again after an error.
+        when_moved: is called after a key was moved, before the second call.
 
     Raises:
         redis.exceptions.RedisError: whatever the call raised, if nothing could be moved.
@@ -77,6 +83,8 @@ async def mending(redis: Redis, keys: Mapping[str, RedisType], call: Callable[[]
     except ResponseError as error:
         if not is_broken(error) or not await set_aside(redis, keys, any_type=_is_of_contents(error)):
             raise
+        if when_moved is not None:
+            await when_moved()
     return await call()
 
 

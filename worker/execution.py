@@ -16,6 +16,7 @@ from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.recording import Ended, record_at_last, started
 from worker.run import Run, Runtime
 
+_AGAIN_SECONDS = 1.0  # after a claim that PostgreSQL did not answer
 _CLOSE_SECONDS = 10.0  # how long a worker that stops waits for PostgreSQL
 
 log = structlog.get_logger(__name__)
@@ -43,7 +44,9 @@ async def execute(runtime: Runtime, job_id_text: str) -> None:
                 limited = True
     except DatabaseStateError as error:
         log.warning("job.not_claimed", job_id=str(job_id), reason=str(error))
-        raise ArqRetry(defer=1) from None
+        # Not deferred: a place in the future is one by this machine's clock, and the job's priority would be lost.
+        await asyncio.sleep(_AGAIN_SECONDS)
+        raise ArqRetry from None
     if not claimed:
         log.debug("job.not_claimable", job_id=str(job_id))
         return

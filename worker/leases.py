@@ -74,6 +74,11 @@ class LeaseKeeper:
             for held in jobs:
                 self._held.pop(held, None)
 
+    def count(self) -> int:
+        """How many jobs' leases are kept now."""
+        with self._guard:
+            return len(self._held)
+
     @contextmanager
     def holding(self, job: Leased) -> Iterator[None]:
         """Keep a job's lease while the block runs."""

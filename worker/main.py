@@ -7,7 +7,7 @@ rescue, stager and reconciler; the shutdown hook closes them again in the opposi
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
@@ -29,7 +29,17 @@ from worker.engines.local import LocalEngine
 from worker.execution import execute
 from worker.leases import LeaseKeeper
 from worker.loops import Loop, Loops, Upkeep
-from worker.queue import JobQueue, deserialize, redis_settings, serialize
+from worker.queue import (
+    TRIED_AGAIN,
+    JobQueue,
+    connect_worker,
+    deserialize,
+    patience,
+    queue_key,
+    queue_of,
+    redis_settings,
+    serialize,
+)
 from worker.registry import BEAT, Presence, Registry
 from worker.run import Runtime, Task
 from worker.server_wait import ServerWait
@@ -101,15 +111,30 @@ async def _schema_checked(database: DatabaseManager) -> None:
             return
 
 
-def _unknown() -> int:
-    """A stock worker does not tell its hooks how many jobs it runs."""
-    return 0
+def _served(ctx: Mapping[Any, Any], settings: Settings) -> Sequence[str]:
+    """The queues that this worker takes jobs from: a runner says it, a stock worker takes from one.
+
+    Raises:
+        SystemExit: it is a stock worker that was told others; nobody would take the jobs of those.
+    """
+    if "queues" in ctx:
+        return tuple(ctx["queues"])
+    name = queue_of(ctx["redis"].default_queue_name)
+    served = () if name is None else (name,)
+    if set(settings.worker_queues) == set(served):
+        return served
+    names, key = ", ".join(settings.worker_queues), ctx["redis"].default_queue_name
+    raise SystemExit(
+        f"arq: WORKER_QUEUES names {names}, and a stock ARQ worker takes jobs from one queue ({key}): "
+        "start `worker run`, or one `arq` for each queue with WORKER_QUEUES=NAME"
+    )
 
 
 async def startup(ctx: dict[Any, Any]) -> None:
     """Open what jobs need. What is open is closed again if a later step fails."""
     settings: Settings = ctx.get("settings") or load_settings()
     tasks: Mapping[str, Task] = ctx.get("tasks") or TASKS
+    queues = _served(ctx, settings)
     configure_logging(settings.log_level, settings.log_format)
     worker_id = make_worker_id()
     structlog.contextvars.bind_contextvars(worker_id=worker_id)
@@ -140,9 +165,9 @@ async def startup(ctx: dict[Any, Any]) -> None:
             Registry(ctx["redis"]),
             worker_id,
             tasks,
-            settings.worker_queues,
+            queues,
             settings.worker_concurrency,
-            ctx.get("running", _unknown),
+            ctx.get("running", leases.count),
             engine.away,
         )
         loops = Loops(
@@ -183,6 +208,7 @@ def worker_settings(settings: Settings, tasks: Mapping[str, Task] = TASKS) -> di
         SettingsError: ``REDIS_URL`` or ``DATABASE_URL`` is not set.
     """
     require(settings.database_url, "DATABASE_URL")
+    redis_url, queue = require(settings.redis_url, "REDIS_URL"), queue_key(settings.worker_queues[0])
     return {
         "functions": [_arq_function(job_type) for job_type in tasks],
         "cron_jobs": [
@@ -206,7 +232,12 @@ def worker_settings(settings: Settings, tasks: Mapping[str, Task] = TASKS) -> di
                 keep_result=_CRON_KEPT_SECONDS,
             ),
         ],
-        "redis_settings": redis_settings(require(settings.redis_url, "REDIS_URL")),
+        "queue_name": queue,
+        # For `arq --check`; a worker has its own client, which outlives what others put into a queue.
+        "redis_settings": redis_settings(redis_url),
+        "redis_pool": connect_worker(
+            redis_url, settings.redis_pool_size, queue, retry=patience(), retry_on_error=list(TRIED_AGAIN)
+        ),
         "on_startup": startup,
         "on_shutdown": shutdown,
         "job_serializer": serialize,

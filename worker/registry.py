@@ -6,18 +6,20 @@ for ``worker jobs why``: nothing that must be right depends on it (leases decide
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.metadata import version
+from typing import Final
 
 import structlog
 from arq.connections import ArqRedis
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
-from redis.exceptions import RedisError
 
+from repositories.broken_keys import RedisType
 from repositories.schemas import QueueName, ShortText
-from worker.queue import QueueUnavailableError
+from worker.queue import QueueUnavailableError, asking
 
 BEAT = timedelta(seconds=2)
 """How often a worker says that it lives."""
@@ -30,6 +32,16 @@ MOST_WORKERS = 1_000
 _KEY = "worker:"
 _NAMES = "workers"  # sorted set: name to the time of the last beat, so that no one must scan the whole keyspace
 _FORGOTTEN = timedelta(hours=1)
+
+# KEYS: the entry, and the names. ARGV: what it says, milliseconds that it lives, the name, milliseconds after which the
+# names of others are forgotten. Times are this server's: a worker whose clock is ahead must not forget all others.
+_ANNOUNCE: Final = """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('ZADD', KEYS[2], now, ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[4] / 1000)
+"""
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +81,7 @@ class Registry:
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
+        self._announce = redis.register_script(_ANNOUNCE)
 
     async def announce(self, worker: LiveWorker, silence: timedelta = SILENCE) -> None:
         """Say that ``worker`` lives; it does until ``silence`` has passed without another word.
@@ -76,12 +89,9 @@ class Registry:
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
-        with _translated():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.set(_KEY + worker.id, worker.model_dump_json(), px=silence)
-                pipe.zadd(_NAMES, {worker.id: worker.beat_at.timestamp()})
-                pipe.zremrangebyscore(_NAMES, "-inf", (worker.beat_at - _FORGOTTEN).timestamp())
-                await pipe.execute()
+        keys: dict[str, RedisType] = {_KEY + worker.id: "string", _NAMES: "zset"}
+        told: list[int | str] = [worker.model_dump_json(), _milliseconds(silence), worker.id, _milliseconds(_FORGOTTEN)]
+        await asking(self._redis, keys, partial(self._announce, keys=list(keys), args=told))
 
     async def forget(self, worker_id: str) -> None:
         """Say that a worker stopped in order.
@@ -89,11 +99,14 @@ class Registry:
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
-        with _translated():
+
+        async def forget() -> None:
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.delete(_KEY + worker_id)
                 pipe.zrem(_NAMES, worker_id)
                 await pipe.execute()
+
+        await asking(self._redis, {_NAMES: "zset"}, forget)
 
     async def live(self) -> list[LiveWorker]:
         """Return the workers that live, in id order; at most ``MOST_WORKERS``, those that were heard last.
@@ -103,9 +116,10 @@ class Registry:
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
-        with _translated():
-            names = await self._redis.zrevrange(_NAMES, 0, MOST_WORKERS - 1)
-            said = await self._redis.mget([_KEY.encode() + name for name in names]) if names else []
+        newest = partial(self._redis.zrevrange, _NAMES, 0, MOST_WORKERS - 1)
+        names: list[bytes] = await asking(self._redis, {_NAMES: "zset"}, newest)
+        keys = [_KEY.encode() + name for name in names]
+        said = await asking(self._redis, {}, lambda: self._redis.mget(keys)) if names else []
         found = []
         for name, entry in zip(names, said, strict=True):
             if entry is None:
@@ -175,9 +189,5 @@ class Presence:
             await self._registry.forget(self._said.id)
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise QueueUnavailableError(type(error).__name__) from error
+def _milliseconds(time: timedelta) -> int:
+    return round(time.total_seconds() * 1000)

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from worker.batches import Batches
 from worker.ending import end_all
 from worker.main import worker_settings
-from worker.queue import SIDE_QUEUE, connect
+from worker.queue import SIDE_QUEUE, connect_worker
 from worker.run import Runtime, Task
 from worker.settings import Settings, require
 from worker.supervisor import tell_supervisor
@@ -42,7 +42,7 @@ class Runner(Worker):
         self._asked: asyncio.Event | None = None
         self._urged: asyncio.Event | None = None
         self._batches: Batches | None = None
-        redis = connect(require(settings.redis_url, "REDIS_URL"), settings.redis_pool_size)
+        redis = connect_worker(require(settings.redis_url, "REDIS_URL"), settings.redis_pool_size, SIDE_QUEUE)
         values = get_kwargs(worker_settings(settings, tasks))
         values.pop("redis_settings", None)
         super().__init__(**values | {"redis_pool": redis, "queue_name": SIDE_QUEUE})  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ class Runner(Worker):
             RedisError: Redis does not answer at the start.
         """
         self._asked, self._urged = asyncio.Event(), asyncio.Event()
-        self.ctx |= {"redis": self.pool, "running": self._running}
+        self.ctx |= {"redis": self.pool, "running": self._running, "queues": self._settings.worker_queues}
         await self.pool.ping()
         if self.on_startup is not None:
             await self.on_startup(self.ctx)

@@ -37,16 +37,18 @@ async def gather(
     Raises:
         DatabaseUnavailableError: PostgreSQL does not answer.
     """
-    key, now = as_uuid(job_id), datetime.now(UTC)
+    key = as_uuid(job_id)
     async with database.get_session() as session:
         jobs = JobRepository(session)
         found = [] if key is None else await jobs.snapshot([key])
         if not found:
-            return Facts(str(job_id), now)
+            return Facts(str(job_id), datetime.now(UTC))
         (job,) = found
+        now = datetime.now(UTC)
         if job.status is JobStatus.PENDING and job.parents_left:
             return Facts(str(job.id), now, job, parents=await jobs.snapshot(job.depends_on))
         if job.status is JobStatus.PROCESSING:
+            now = (await QueueRepository(session).get(job.queue)).now  # leases end by the database's clock
             rests = await jobs.estimate_rests([job.id])
             return Facts(str(job.id), now, job, eta=estimates([], rests.values()).get(job.id))
         if job.status is not JobStatus.QUEUED:

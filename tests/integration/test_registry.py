@@ -55,7 +55,7 @@ async def test_a_worker_that_falls_silent_is_forgotten(registry: Registry, redis
 
 
 async def test_names_of_workers_long_gone_do_not_pile_up(registry: Registry, redis: ArqRedis) -> None:
-    await registry.announce(live_worker("old", beat_at=NOW - timedelta(hours=2)))
+    await redis.zadd("workers", {"old": (datetime.now(UTC) - timedelta(hours=2)).timestamp()})
     await registry.announce(live_worker("new"))
 
     assert await redis.zrange("workers", 0, -1) == [b"new"]

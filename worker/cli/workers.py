@@ -1,6 +1,5 @@
 """``worker workers``: which worker processes live."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -39,6 +38,7 @@ async def _workers(*, as_json: bool) -> None:
             f"{worker.running}/{worker.concurrency}",
             ", ".join(worker.queues),
             ", ".join(worker.job_types),
-            in_words(max(0.0, (datetime.now(UTC) - worker.started_at).total_seconds())),
+            # Both by the worker's own clock: this machine's may be another.
+            in_words(max(0.0, (worker.beat_at - worker.started_at).total_seconds())),
         )
     out.print(table)

@@ -7,11 +7,14 @@ worker does without the others, at once and without an error, and asks again som
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from repositories.broken_keys import RedisType, mending
 
 _ANSWER_SECONDS: Final = 1.0
 _AWAY_SECONDS: Final = 5.0
@@ -26,11 +29,14 @@ class Script:
         redis: the client; whoever made it closes it.
         text: the script. It answers a list, never nil.
         subject: what it is for, for the log (``slots``).
+        kind: the type of its keys; one that holds something else is moved aside.
     """
 
-    def __init__(self, redis: Redis, text: str, subject: str) -> None:
+    def __init__(self, redis: Redis, text: str, subject: str, kind: RedisType) -> None:
+        self._redis = redis
         self._run = redis.register_script(text)
         self._subject = subject
+        self._kind: RedisType = kind
         self._away_until = 0.0
 
     async def __call__(self, keys: Sequence[str], *arguments: str | float) -> list[Any] | None:
@@ -42,7 +48,8 @@ class Script:
             return None
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                answer = await self._run(keys=list(keys), args=list(arguments))
+                run = partial(self._run, keys=list(keys), args=list(arguments))
+                answer = await mending(self._redis, dict.fromkeys(keys, self._kind), run)
         except (RedisError, OSError, TimeoutError) as error:
             if self._away_until == 0.0:
                 _LOG.warning("engine.redis_away", subject=self._subject, reason=type(error).__name__)

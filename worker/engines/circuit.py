@@ -154,10 +154,10 @@ class Circuit:
         self._name, self._key = name, f"circuit:{name}"
         self._probe, self._failures = probe, failures
         self._cooling, self._longest = cooling_seconds, longest_cooling_seconds
-        self._enter = Script(redis, _ENTER, "circuit")
-        self._fail = Script(redis, _FAIL, "circuit")
-        self._answered = Script(redis, _ANSWERED, "circuit")
-        self._state = Script(redis, _STATE, "circuit")
+        self._enter = Script(redis, _ENTER, "circuit", "hash")
+        self._fail = Script(redis, _FAIL, "circuit", "hash")
+        self._answered = Script(redis, _ANSWERED, "circuit", "hash")
+        self._state = Script(redis, _STATE, "circuit", "hash")
         self._log = structlog.get_logger(__name__)
 
     async def state(self) -> CircuitState | None:

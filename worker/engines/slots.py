@@ -60,8 +60,8 @@ class Slots:
             raise ValueError(f"slots {name}: 1 to 1,000, each held 0.1 s or more: not {most} and {hold_seconds}")
         self._key = f"slots:{name}"
         self._most, self._hold_seconds = most, hold_seconds
-        self._take = Script(redis, _TAKE, "slots")
-        self._keep = Script(redis, _KEEP, "slots")
+        self._take = Script(redis, _TAKE, "slots", "zset")
+        self._keep = Script(redis, _KEEP, "slots", "zset")
         self._turn = asyncio.Lock()  # one task of this process asks at a time, first come first served
         self._given_back = asyncio.Event()
         self._local = asyncio.Semaphore(most)

@@ -48,7 +48,7 @@ class Removing:
 
     def __init__(self, api: Api, patience: Patience, redis: Redis) -> None:
         self._api, self._patience = api, patience
-        self._note, self._noted = Script(redis, _NOTE, "folders"), Script(redis, _NOTED, "folders")
+        self._note, self._noted = Script(redis, _NOTE, "folders", "set"), Script(redis, _NOTED, "folders", "set")
         self._emptied: OrderedDict[str, float] = OrderedDict()
 
     async def note_folder(self, job_id: UUID, folder: str) -> None:
