@@ -9,6 +9,7 @@ import pytest
 from arq.worker import Worker
 
 import worker.main
+from worker.ending import end_all
 from worker.main import worker_settings
 from worker.run import Run, Task
 from worker.settings import Settings
@@ -31,6 +32,7 @@ async def stock_worker(settings: Settings, tasks: Mapping[str, Task] = NOOP) -> 
         try:
             yield running
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await end_all({running})
+            await asyncio.gather(*made.tasks.values(), return_exceptions=True)  # close() would raise what ended them
+            made.tasks.clear()
             await made.close()
