@@ -139,6 +139,7 @@ async def test_an_odd_place_in_the_queue_ends_no_worker(
         assert await _completes(client, running, ids[1:] if score > 1e15 else ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("what", ["queue", "body", "tries", "abort"])
 async def test_another_type_under_a_key_of_arq_ends_no_worker(
