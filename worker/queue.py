@@ -414,7 +414,8 @@ class JobQueue:
 
     async def _ask(self, keys: Mapping[str, RedisType], call: Callable[[], Awaitable[T]]) -> T:
         # What stood in a queue that was moved is gone: the reconciler looks at all that waits, not at a part.
-        return await asking(self._redis, keys, call, lambda: self._redis.delete(_KNOWN))
+        when_moved = (lambda: self._redis.delete(_KNOWN)) if "zset" in keys.values() else None
+        return await asking(self._redis, keys, call, when_moved)
 
 
 def _job_id(text: bytes) -> UUID | None:
