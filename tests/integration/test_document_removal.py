@@ -290,6 +290,27 @@ async def test_what_is_found_by_another_name_at_that_moment_is_not_marked(
     assert await asyncio.wait_for(marking, 10) == 0
 
 
+async def test_of_many_that_want_an_abandoned_content_one_finishes_its_removal(database: DatabaseManager) -> None:
+    async with database.get_transaction() as session:
+        desk = Desk(session, await workspace(session))
+        dead, _ = await removing(desk, "hours")
+        holders = [await desk.job() for _ in range(10)]
+        await expire_lease(session, dead.job_id)
+        await desk.jobs.rescue()
+    start = asyncio.Barrier(len(holders))
+
+    async def want(held: Held) -> str:
+        async with database.get_transaction() as own:
+            await own.execute(text("SELECT 1"))
+            await start.wait()
+            return (await Desk(own, desk.workspace_id).reserve(held)).outcome
+
+    async with asyncio.timeout(30):
+        outcomes = await asyncio.gather(*map(want, holders))
+
+    assert sorted(outcomes) == sorted([ABANDONED] + [BUSY] * 9)
+
+
 async def test_many_that_mark_find_and_drop_at_once_do_not_deadlock(
     database: DatabaseManager,
 ) -> None:
