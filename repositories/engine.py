@@ -24,6 +24,8 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from repositories.recordable import encoded
+
 CONNECT_TIMEOUT_SECONDS = 5
 STATEMENT_TIMEOUT_SECONDS = 60
 PING_AFTER_SECONDS = 1.0
@@ -91,6 +93,7 @@ def make_engine(
         max_overflow=max_overflow,
         pool_use_lifo=True,
         pool_timeout=30,
+        json_serializer=encoded,
         json_deserializer=_read_json,
         hide_parameters=True,  # what people wrote into jobs does not belong into an error's text
         connect_args=connect,

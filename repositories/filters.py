@@ -155,17 +155,22 @@ def _allowed(field: Field) -> str:
     return f"there are {', '.join(field.operators)}"
 
 
+def _bound(field: Field, value: Any) -> ColumnElement[Any]:
+    """A value as a parameter of the column's own type: by itself, text beside a JSON column would be no JSON."""
+    return literal(field.value(value), field.attribute.type)
+
+
 def _equal(field: Field, value: Any) -> ColumnElement[bool]:
-    return field.attribute.is_(None) if value is None else field.attribute == field.value(value)
+    return field.attribute.is_(None) if value is None else field.attribute == _bound(field, value)
 
 
 def _different(field: Field, value: Any) -> ColumnElement[bool]:
-    return field.attribute.is_not(None) if value is None else field.attribute.is_distinct_from(field.value(value))
+    return field.attribute.is_not(None) if value is None else field.attribute.is_distinct_from(_bound(field, value))
 
 
 def _between(field: Field, value: Any) -> ColumnElement[bool]:
     low, high = _listed(field, value, "between", 2)
-    return between(field.attribute, field.value(low), field.value(high))
+    return between(field.attribute, _bound(field, low), _bound(field, high))
 
 
 def _in(field: Field, value: Any) -> ColumnElement[bool]:
@@ -188,7 +193,7 @@ def _ilike(field: Field, value: Any) -> ColumnElement[bool]:
 
 
 def _contains(field: Field, value: Any) -> ColumnElement[bool]:
-    return field.attribute.contains(field.value(value))
+    return field.attribute.contains(_bound(field, value))
 
 
 def _listed(field: Field, value: Any, operator: str, length: int | None = None) -> list[Any]:
@@ -199,7 +204,7 @@ def _listed(field: Field, value: Any, operator: str, length: int | None = None) 
 
 
 def _compares(name: str) -> Callable[[Field, Any], ColumnElement[bool]]:
-    return lambda field, value: getattr(field.attribute, f"__{name}__")(field.value(value))
+    return lambda field, value: getattr(field.attribute, f"__{name}__")(_bound(field, value))
 
 
 _OPERATORS: dict[str, Callable[[Field, Any], ColumnElement[bool]]] = {

@@ -1,6 +1,5 @@
 """The items of a job: one row a document or question, written once and only by the attempt that owns the job."""
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
@@ -12,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from repositories.errors import translated
 from repositories.jobs.core import NOW
 from repositories.models import ITEM_STATUS, Job, JobItem
+from repositories.recordable import encoded
 from repositories.schemas import Held, ItemOutcome, NewItem
 from repositories.states import ItemStatus, JobStatus
 
@@ -44,7 +44,7 @@ class ItemRepository:
                 func.unnest(
                     literal([item.position for item in items], ARRAY(Integer)),
                     literal([item.key for item in items], ARRAY(Text)),
-                    literal([json.dumps(item.spec) for item in items], ARRAY(Text)),
+                    literal([encoded(item.spec) for item in items], ARRAY(Text)),
                 )
                 .table_valued(column("position", Integer), column("key", Text), column("spec", Text), name="new")
                 .render_derived()
@@ -83,10 +83,10 @@ class ItemRepository:
             func.unnest(
                 literal([item.position for item in outcomes], ARRAY(Integer)),
                 literal([str(item.status) for item in outcomes], ARRAY(Text)),
-                literal([None if item.result is None else json.dumps(item.result) for item in outcomes], ARRAY(Text)),
+                literal([None if item.result is None else encoded(item.result) for item in outcomes], ARRAY(Text)),
                 literal([item.error.code if item.error else None for item in outcomes], ARRAY(Text)),
                 literal([item.error.message if item.error else None for item in outcomes], ARRAY(Text)),
-                literal([json.dumps(item.timings) for item in outcomes], ARRAY(Text)),
+                literal([encoded(item.timings) for item in outcomes], ARRAY(Text)),
             )
             .table_valued(
                 column("position", Integer),

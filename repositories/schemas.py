@@ -5,8 +5,9 @@ Names and shapes of ``JobCreate``, ``JobUpdate``, ``JobFilters``, ``PaginationPa
 shapes are ours.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 from uuid import UUID
@@ -24,6 +25,7 @@ from pydantic import (
 from uuid_utils.compat import uuid7
 
 from repositories.queue_names import DEFAULT_QUEUE, QUEUE_NAME
+from repositories.recordable import LONGEST_MESSAGE, cleaned, recordable
 from repositories.states import ItemStatus, JobStatus
 
 if TYPE_CHECKING:
@@ -47,8 +49,24 @@ def _utc(time: datetime) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
+def _schedulable(time: datetime) -> datetime:
+    """The driver takes the ends of its calendar for PostgreSQL's infinities, one of which marks parked jobs."""
+    try:
+        moment = _utc(time).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("no time that a calendar knows") from None
+    if moment.year in {MINYEAR, MAXYEAR}:
+        raise ValueError(f"must be after the year {MINYEAR} and before {MAXYEAR}: to hold jobs back, pause their queue")
+    return moment
+
+
+def _recordable(value: Any) -> Any:
+    return recordable(value) if isinstance(value, Mapping) else value
+
+
 Storable = AfterValidator(_storable)
 UtcTime = Annotated[datetime, AfterValidator(_utc)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_recordable)]
 ShortText = Annotated[str, Field(min_length=1, max_length=255), Storable]
 
 # 1 to 64 letters, digits, dots, underscores and hyphens, of which the first is a letter or a digit.
@@ -60,7 +78,7 @@ class JobCreate(BaseModel):
 
     type: ShortText
     workspace_id: ShortText | None = None
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: JsonObject = Field(default_factory=dict)
 
 
 class NewJob(JobCreate):
@@ -73,7 +91,7 @@ class NewJob(JobCreate):
         priority: 0 (first) to 9 (last).
         max_attempts: how many errors of the work end the job (1 to 100).
         timeout_seconds: how long one attempt may run (1 to 604,800).
-        scheduled_at: not before this time.
+        scheduled_at: not before this time, in the years 2 to 9998; without a zone it is UTC.
         depends_on: jobs that must complete first (at most 100).
         on_parent_failure: what becomes of this job if one of them fails or is cancelled: ``fail``, or ``release`` as
             if it had completed.
@@ -85,10 +103,10 @@ class NewJob(JobCreate):
     id: UUID = Field(default_factory=uuid7)
     queue: QueueName = DEFAULT_QUEUE
     priority: int = Field(default=5, ge=0, le=9)
-    payload: dict[str, Any] | None = None
+    payload: JsonObject | None = None
     max_attempts: int = Field(default=3, ge=1, le=100)
     timeout_seconds: int = Field(default=3600, ge=1, le=604_800)
-    scheduled_at: datetime | None = None
+    scheduled_at: Annotated[datetime, AfterValidator(_schedulable)] | None = None
     depends_on: list[UUID] = Field(default_factory=list, max_length=100)
     on_parent_failure: Literal["fail", "release"] = "fail"
     idempotency_key: ShortText | None = None
@@ -109,9 +127,9 @@ class JobUpdate(BaseModel):
 
     status: JobStatus | None = None
     progress: float | None = Field(default=None, ge=0, le=100)
-    result: dict[str, Any] | None = None
-    error: str | None = None
-    metadata: dict[str, Any] | None = None
+    result: JsonObject | None = None
+    error: Annotated[str, BeforeValidator(lambda said: cleaned(said, LONGEST_MESSAGE))] | None = None
+    metadata: JsonObject | None = None
 
 
 class JobFilters(BaseModel):
@@ -135,7 +153,7 @@ class JobFilters(BaseModel):
     created_before: UtcTime | None = None
     finished_after: UtcTime | None = None
     finished_before: UtcTime | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: JsonObject | None = None
     error_contains: Annotated[str, Field(max_length=200), Storable] | None = None
 
 
@@ -250,16 +268,11 @@ class Outcome:
     changes: "list[JobStatusChange]" = field(default_factory=list)
 
 
-def _recordable(text: str) -> str:
-    """What an error says must never be why it cannot be recorded: no NUL, no lone surrogate, a bounded length."""
-    return text.replace("\x00", "").encode("utf-8", "replace").decode()[:4_000]
-
-
 class JobError(BaseModel):
     """An entry of a job's ``errors``: a stable lower-case code for machines, a sentence for people."""
 
     code: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
-    message: Annotated[str, BeforeValidator(_recordable)]
+    message: Annotated[str, BeforeValidator(lambda said: cleaned(said, LONGEST_MESSAGE))]
 
 
 class Finish(NamedTuple):

@@ -1,5 +1,6 @@
 """Caller-driven jobs: a caller makes a job without payload and reports on it itself. No worker ever takes one."""
 
+import math
 from typing import Any
 from uuid import UUID
 
@@ -7,10 +8,11 @@ from sqlalchemy import Interval, case, cast, func, or_, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from repositories.base import as_uuid
-from repositories.errors import NotFoundError, translated
+from repositories.errors import InvalidValueError, NotFoundError, translated
 from repositories.jobs.core import NOW, with_error
 from repositories.jobs.requests import Asking
 from repositories.models import CALLER, Job
+from repositories.recordable import LONGEST_MESSAGE, cleaned
 from repositories.schemas import JobUpdate, Outcome
 from repositories.states import JobStatus, Verb, sources
 
@@ -42,6 +44,7 @@ class CallerDriven(Asking):
 
         Raises:
             NotFoundError: there is no such job.
+            InvalidValueError: ``progress`` is no number, or a part of ``result`` or ``metadata`` no JSON.
             InvalidTransitionError: the job cannot become ``status``, or a worker holds it.
         """
         key = as_uuid(job_id)
@@ -49,7 +52,8 @@ class CallerDriven(Asking):
             raise NotFoundError("job", job_id)
         if status is JobStatus.CANCELLED:
             return await self.cancel_job(key, error)
-        report = JobUpdate(status=status, result=result, error=error, metadata=metadata)
+        said = None if error is None else cleaned(error, LONGEST_MESSAGE)
+        report = JobUpdate(status=status, result=result, error=said, metadata=metadata)
         allowed = sources(Verb.REPORT, status)
         if status is JobStatus.PROCESSING:
             allowed = [*allowed, JobStatus.PROCESSING]  # a further report, not a transition
@@ -75,6 +79,12 @@ class CallerDriven(Asking):
             return moved
 
 
+def _percent(progress: object) -> float:
+    if isinstance(progress, bool) or not isinstance(progress, int | float) or math.isnan(progress):
+        raise InvalidValueError("progress", f"must be a number from 0 to 100, not {progress!r}")
+    return float(min(max(progress, 0), 100))
+
+
 def _report_values(report: JobUpdate, progress: float | None) -> dict[str, Any]:
     to = report.status or JobStatus.PROCESSING
     starts = Job.status == JobStatus.PENDING
@@ -94,7 +104,7 @@ def _report_values(report: JobUpdate, progress: float | None) -> dict[str, Any]:
     if to is JobStatus.COMPLETED:
         values["progress"] = 100.0
     elif progress is not None:
-        values["progress"] = func.greatest(Job.progress, min(max(progress, 0.0), 100.0))
+        values["progress"] = func.greatest(Job.progress, _percent(progress))
     if report.result is not None:
         values["result"] = report.result
     if report.error is not None:

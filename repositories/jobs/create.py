@@ -3,7 +3,6 @@
 Writing again what is there already is no error: a job is known by its id, or by its idempotency key.
 """
 
-import json
 from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
@@ -35,6 +34,7 @@ from repositories.jobs.admission import Waiting
 from repositories.jobs.core import NOW, JobStatements, named
 from repositories.models import Job
 from repositories.prepared import Prepared
+from repositories.recordable import encoded
 from repositories.schemas import NewJob
 from repositories.states import JobStatus
 
@@ -225,7 +225,7 @@ class Creating(JobStatements):
             rows.sort(key=lambda row: (row["idempotency_key"] is None, row["idempotency_key"] or "", row["id"]))
             for start in range(0, len(rows), _CHUNK):
                 chunk = rows[start : start + _CHUNK]
-                await self._insert(json.dumps(chunk), len(chunk))
+                await self._insert(encoded(chunk), len(chunk))
             if keyed := [new for new in generation if new.idempotency_key is not None]:
                 ids |= await self._written_before(keyed)
 

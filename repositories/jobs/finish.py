@@ -1,6 +1,5 @@
 """How an attempt ends: for good, or by putting its job back."""
 
-import json
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
@@ -9,7 +8,7 @@ from typing import Any
 from sqlalchemy import Interval, Text, case, cast, update
 from sqlalchemy.dialects.postgresql import JSONB
 
-from repositories.errors import InvalidValueError, translated
+from repositories.errors import translated
 from repositories.jobs.core import (
     NOW,
     JobStatements,
@@ -24,10 +23,9 @@ from repositories.jobs.core import (
 )
 from repositories.models import STATUS, Job
 from repositories.prepared import Prepared
+from repositories.recordable import encoded
 from repositories.schemas import Finish, Held, JobError, Outcome, PutBack
 from repositories.states import FINAL, JobStatus, Verb, sources
-
-_encode = json.JSONEncoder(check_circular=False).encode  # one for all: to make one is slow
 
 
 @cache
@@ -101,12 +99,9 @@ def as_json(results: Sequence[dict[str, Any] | None]) -> list[str | None]:
     """Results as the statements take them.
 
     Raises:
-        InvalidValueError: one of them is no JSON.
+        InvalidValueError: a part of one has no reading as JSON.
     """
-    try:
-        return [None if result is None else _encode(result) for result in results]
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidValueError("result", str(error)) from error
+    return [None if result is None else encoded(result) for result in results]
 
 
 class Finishing(JobStatements):

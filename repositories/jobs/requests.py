@@ -10,6 +10,7 @@ from repositories.base import as_uuid
 from repositories.errors import NotFoundError, translated
 from repositories.jobs.core import NOW, JobStatements, check_batch, moving, named, standing, with_error
 from repositories.models import CALLER, Job, JobItem
+from repositories.recordable import LONGEST_MESSAGE, cleaned
 from repositories.schemas import Outcome
 from repositories.states import ItemStatus, JobStatus, Verb, sources
 
@@ -22,7 +23,7 @@ class Asking(JobStatements):
 
         Args:
             ids: at most ``MAX_BATCH``.
-            reason: kept on the job, for people.
+            reason: kept on the job, for people; at most 4,000 characters of it.
 
         Returns:
             ``moved`` holds ``cancelled`` for jobs that had not started and ``processing`` for those that were marked.
@@ -31,6 +32,7 @@ class Asking(JobStatements):
         allowed = sources(Verb.CANCEL, JobStatus.CANCELLED)
         found = select(Job.id).where(named(ids), standing(allowed)).order_by(Job.id).with_for_update().cte("found")
         marked = and_(Job.status == JobStatus.PROCESSING, Job.worker_id != CALLER)
+        reason = None if reason is None else cleaned(reason, LONGEST_MESSAGE)
         text = f"Job cancelled: {reason}" if reason else "Job cancelled"
         with translated():
             outcome = await self._apply(

@@ -159,7 +159,7 @@ async def test_the_app_tells_each_error_by_its_status(http: httpx.AsyncClient) -
 
 
 async def test_two_jobs_of_one_request_are_written_both_or_neither(http: httpx.AsyncClient) -> None:
-    good, bad = {"type": "document_upload"}, {"type": "document_upload", "metadata": {"a": "\x00"}}
+    good, bad = {"type": "document_upload"}, {"type": "document_upload", "workspace_id": "\x00"}
 
     refused = await http.post("/pairs", json={"first": good, "second": bad})
 
