@@ -8,7 +8,7 @@ refused, and the error names the place.
 value                           recorded as
 ==============================  =======================================================
 text                            itself; NUL and halves of surrogate pairs as U+FFFD
-whole numbers, booleans, None   themselves, of any size
+whole numbers, booleans, None   themselves, up to 4,096 bits
 float                           itself; ``NaN``, ``Infinity`` and ``-Infinity`` as text
 Decimal, UUID, Path             text
 datetime, date, time            ISO 8601 text; a datetime without a zone is UTC
@@ -39,6 +39,9 @@ from repositories.errors import InvalidValueError
 
 DEEPEST = 200
 """How deep lists and objects may stand one in another."""
+
+LONGEST_INT_BITS = 4_096
+"""The largest whole number that is recorded; Python writes none of more than 4,300 digits."""
 
 LONGEST_MESSAGE = 4_000
 """The most characters that are kept of what an error or a reason says."""
@@ -90,8 +93,7 @@ def _fast(value: Any) -> bytes | None:
 
 
 def _plain(value: Any, place: str, depth: int) -> Any:
-    if depth > DEEPEST:
-        raise InvalidValueError(_short(place), f"more than {DEEPEST} lists or objects stand one in another")
+    _check_bounds(value, place, depth)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Mapping):
@@ -109,6 +111,13 @@ def _plain(value: Any, place: str, depth: int) -> Any:
     if (names := _fields(value)) is not None:
         return _object({name: getattr(value, name) for name in names}, place, depth)
     raise InvalidValueError(_short(place), f"a value of type {type(value).__name__} is no JSON: give it as text")
+
+
+def _check_bounds(value: Any, place: str, depth: int) -> None:
+    if depth > DEEPEST:
+        raise InvalidValueError(_short(place), f"more than {DEEPEST} lists or objects stand one in another")
+    if isinstance(value, int) and value.bit_length() > LONGEST_INT_BITS:
+        raise InvalidValueError(_short(place), f"a whole number of more than {LONGEST_INT_BITS:,} bits")
 
 
 def _fields(value: Any) -> list[str] | None:

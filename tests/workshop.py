@@ -47,7 +47,7 @@ class Workshop:
         return await self.noop(run)
 
     async def unrecordable(self, run: Run) -> dict[str, Any]:
-        return {"text": "\x00"}
+        return {"unrecordable": True}
 
     async def no_json(self, run: Run) -> dict[str, Any]:
         return {"at": object()}

@@ -216,7 +216,7 @@ async def test_what_an_error_says_is_never_why_it_cannot_be_recorded(
     await execute(runtime, str(job.id))
 
     (item,) = await client.items(job.id)
-    assert item.error == "RuntimeError: nul  and a lone surrogate ?"
+    assert item.error == "RuntimeError: nul \ufffd and a lone surrogate \ufffd"
 
 
 async def test_an_end_that_met_a_deadlock_is_written_again_and_the_work_is_not_done_twice(

@@ -204,3 +204,24 @@ async def test_a_lock_timeout_of_the_role_breaks_no_worker(
         ended = await client.wait(ids, timeout_seconds=20)
 
     assert {(job.status, job.attempt) for job in ended} == {(JobStatus.COMPLETED, 1)}
+
+
+@pytest.mark.own_database
+@pytest.mark.parametrize("code", ["22P05", "22003", "22021", "22032", "54000", "23514"])
+async def test_a_value_that_can_never_be_stored_fails_its_own_job_alone(
+    client: JobClient, shop: Runtime, database: DatabaseManager, code: str
+) -> None:
+    refuse = REFUSE_TWICE.replace("IF nextval('refusals') <= 2 THEN", "IF nextval('refusals') > 0 THEN")
+    async with database.get_transaction() as session:
+        connection = await (await session.connection()).get_raw_connection()
+        assert isinstance(connection.driver_connection, asyncpg.Connection)
+        condition = "new.result ? 'unrecordable'"
+        await connection.driver_connection.execute(refuse.format(code=code, table="jobs", condition=condition))
+    ids = await client.enqueue_many([*jobs("noop", 5), *jobs("unrecordable"), *jobs("noop", 5)])
+
+    async with working(shop):
+        ended = await client.wait(ids, timeout_seconds=20)
+
+    bad = ended.pop(5)
+    assert (bad.status, bad.errors[-1]["code"]) == (JobStatus.FAILED, "result_not_recordable")
+    assert {(job.status, job.attempt) for job in ended} == {(JobStatus.COMPLETED, 1)}

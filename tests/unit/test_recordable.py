@@ -79,13 +79,13 @@ RECORDED_AS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "expected"), RECORDED_AS, ids=lambda each: ascii(each)[:40])
+@pytest.mark.parametrize(("value", "expected"), RECORDED_AS)
 def test_a_value_is_recorded_as_the_table_says(value: Any, expected: Any) -> None:
     assert recordable({"deep": [value]}) == {"deep": [expected]}
     assert json.loads(encoded({"deep": [value]})) == {"deep": [expected]}
 
 
-@pytest.mark.parametrize("value", [b"bytes", object(), 1j, int, {(1, 2): "x"}, {"a\x00": 1, "a\ufffd": 2}])
+@pytest.mark.parametrize("value", [b"bytes", object(), 1j, int, 2**5_000, {(1, 2): "x"}, {"a\x00": 1, "a\ufffd": 2}])
 def test_what_has_no_reading_is_refused_and_its_place_named(value: Any) -> None:
     with pytest.raises(InvalidValueError, match=r"^metadata\.list\[1\]"):
         recordable({"metadata": {"list": [0, value]}})
