@@ -43,7 +43,7 @@ return broken
 """
 )
 
-_OF_CONTENTS: Final = ("is not an integer", "is not a valid float", "is not a float", "attempt to")
+_OF_CONTENTS: Final = ("is not an integer", "is not a valid float", "is not a float", "attempt to", "bad argument")
 """In what Redis and Lua say of a value that cannot be worked on."""
 
 T = TypeVar("T")

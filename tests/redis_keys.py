@@ -17,8 +17,10 @@ async def put_a(redis: Redis, kind: str, key: str, text: str = "text") -> None:
         "hash": ("HSET", key, "field", text),
         "stream": ("XADD", key, "*", "field", text),
     }
-    await redis.delete(key)
-    await redis.execute_command(*words[kind])  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+    async with redis.pipeline(transaction=True) as pipe:  # a running worker must not see it missing
+        pipe.delete(key)
+        pipe.execute_command(*words[kind])
+        await pipe.execute()
 
 
 async def copy_of(redis: Redis) -> dict[bytes, tuple[bytes, int]]:
