@@ -41,6 +41,9 @@ __all__ = [
     "WorkspaceDocument",
 ]
 
+SUSPECT_FROM = 2
+"""From so many leases lost beside other jobs on, a job is run alone: one may be an accident of the machine's."""
+
 CALLER = "caller"  # worker_id of a job that its caller drives
 
 
@@ -72,6 +75,8 @@ class Job(Base):
     max_attempts: Mapped[int] = mapped_column(server_default="3")
     crashes: Mapped[int] = mapped_column(server_default="0")
     max_crashes: Mapped[int] = mapped_column(server_default="5")
+    suspicion: Mapped[int] = mapped_column(server_default="0")
+    isolated: Mapped[bool] = mapped_column(server_default=text("false"))
     worker_id: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     queue_position: Mapped[int | None]
@@ -206,6 +211,11 @@ class Job(Base):
     def is_completed(self) -> bool:
         """Whether the job is in a final state, whichever."""
         return self.status.is_final
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the job is to be run alone, because leases were lost while it ran beside others."""
+        return (self.suspicion or 0) >= SUSPECT_FROM  # a row that was not written yet has none
 
     @property
     def is_parked(self) -> bool:

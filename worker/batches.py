@@ -176,11 +176,34 @@ class Batches:
     async def _start(self, jobs: DirectJobs, ids: Sequence[UUID]) -> None:
         """Claim these jobs and start those that are ours now."""
         since = None if self._runtime.hot is None else self._runtime.hot.mark
-        claimed = await self._patiently(lambda: jobs.claim(ids, *self._as_us()))
+        claimed = await self._patiently(self._known(ids, lambda left: jobs.claim(left, *self._as_us())))
         self._run(claimed or [], since)
         left = set(ids) - {job.id for job in claimed or []}
         if left and claimed is not None:
-            self._run(await self._patiently(lambda: self._admit(left)) or [], since, limited=True)
+            self._run(await self._patiently(self._known(left, self._admit)) or [], since, limited=True)
+
+    def _known(
+        self, ids: Collection[UUID], claim: Callable[[Collection[UUID]], Awaitable[list[ClaimedJob]]]
+    ) -> Callable[[], Awaitable[list[ClaimedJob]]]:
+        """A claim that may be asked again: what an earlier try started although its answer was lost is ours, too.
+
+        Nobody else would run it before its lease runs out, and then it would be rescued although no worker died.
+        """
+        tries = 0
+
+        async def ask() -> list[ClaimedJob]:
+            nonlocal tries
+            ours: list[ClaimedJob] = []
+            if tries:
+                async with self._runtime.database.get_session() as session:
+                    ours = await JobRepository(session).claimed_before(ids, self._runtime.worker_id)
+                if ours:
+                    log.warning("claim.answer_lost", jobs=len(ours))
+            tries += 1
+            left = set(ids) - {job.id for job in ours}
+            return ours + (await claim(list(left)) if left else [])
+
+        return ask
 
     async def _keep_time(self) -> None:
         """Stop attempts whose time is up. One look over all costs less than a timer for each."""

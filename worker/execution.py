@@ -11,7 +11,7 @@ from arq.worker import Retry as ArqRetry
 
 from repositories.base import as_uuid
 from repositories.errors import DatabaseStateError
-from repositories.jobs import JobRepository
+from repositories.jobs import ClaimedJob, JobRepository
 from worker.ends import End, HandedBack, Lost, attempt, timed_out
 from worker.recording import Ended, record_at_last, started
 from worker.run import Run, Runtime
@@ -52,7 +52,21 @@ async def execute(runtime: Runtime, job_id_text: str) -> None:
         return
     if runtime.hot is not None:
         await runtime.hot.advance([started(job) for job in claimed], since=since)
-    run = Run(claimed[0], runtime, limited=limited)
+    await carry_out_and_record(runtime, claimed[0], limited=limited)
+
+
+async def carry_out_and_record(runtime: Runtime, job: ClaimedJob, *, limited: bool = False) -> None:
+    """Run a job that was claimed, keep its lease meanwhile, and record how it ended.
+
+    Args:
+        runtime: what it is run with.
+        job: ours.
+        limited: its queue has a limit, so its end makes room.
+
+    Raises:
+        asyncio.CancelledError: the worker shuts down; the job was put back.
+    """
+    run = Run(job, runtime, limited=limited)
     with runtime.leases.holding(run):
         end, stopped = await _carry_out(run)
         try:

@@ -6,6 +6,7 @@ rescue, stager and reconciler; the shutdown hook closes them again in the opposi
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -27,6 +28,7 @@ from worker.engines.anythingllm import AnythingLLMEngine
 from worker.engines.base import Engine
 from worker.engines.local import LocalEngine
 from worker.execution import execute
+from worker.isolation import Isolation, is_isolated
 from worker.leases import LeaseKeeper
 from worker.loops import Loop, Loops, Upkeep
 from worker.queue import (
@@ -62,7 +64,9 @@ _START_SECONDS = 30.0  # how long a worker that starts waits for a server that i
 
 def make_worker_id() -> str:
     """Name this process: host, process id, and four characters so that a reused process id is another worker."""
-    return f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid4().hex[:4]}"
+    # One that runs jobs alone is named for the worker that started it, and whose servers and rights it has.
+    pid, alone = (os.getppid(), "-alone") if is_isolated() else (os.getpid(), "")
+    return f"{socket.gethostname()[:40]}-{pid}-{uuid4().hex[:4]}{alone}"
 
 
 def _arq_function(job_type: str) -> Function:
@@ -170,18 +174,22 @@ async def startup(ctx: dict[Any, Any]) -> None:
             ctx.get("running", leases.count),
             engine.away,
         )
-        loops = Loops(
-            Loop("rescue", timedelta(seconds=settings.rescue_seconds), upkeep.rescue),
-            Loop("stage", timedelta(seconds=1), upkeep.stage),
-            Loop("reconcile", timedelta(seconds=settings.reconcile_seconds), upkeep.reconcile),
-            Loop("announce", BEAT, presence.beat),
-        )
-        loops.start()
-        stack.push_async_callback(presence.leave)
-        stack.push_async_callback(loops.stop)
-        ctx["runtime"] = Runtime(
+        runtime = ctx["runtime"] = Runtime(
             settings, database, queue, make_sources(settings), engine, leases, worker_id, tasks, RETRIES, hot
         )
+        if not is_isolated():  # a process that runs one job beside nothing leaves these to its parent
+            isolation = Isolation(runtime, ctx.get("command") or (sys.executable, "-m", "worker", "run"))
+            loops = Loops(
+                Loop("rescue", timedelta(seconds=settings.rescue_seconds), upkeep.rescue),
+                Loop("stage", timedelta(seconds=1), upkeep.stage),
+                Loop("reconcile", timedelta(seconds=settings.reconcile_seconds), upkeep.reconcile),
+                Loop("announce", BEAT, presence.beat),
+                Loop("isolate", timedelta(seconds=1), isolation.look),
+            )
+            loops.start()
+            stack.push_async_callback(presence.leave)
+            stack.push_async_callback(isolation.stop)
+            stack.push_async_callback(loops.stop)
     except BaseException:
         await stack.aclose()
         raise

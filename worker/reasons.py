@@ -37,6 +37,7 @@ class Reason(StrEnum):
     ENGINE_AWAY = "engine_away"
     REDIS_AWAY = "redis_away"
     HANDING_OVER = "handing_over"
+    ISOLATED = "isolated"
     NEXT = "next"
     RUNNING = "running"
     STOPPING = "stopping"
@@ -133,8 +134,7 @@ def _pending(job: Job, facts: Facts) -> _Told:
 
 
 def _queued(job: Job, facts: Facts) -> _Told:
-    decisions: tuple[Callable[[Job, Facts], _Told | None], ...] = (_away, _scheduled, _paused, _unserved, _limited)
-    for decide in decisions:
+    for decide in _DECISIONS:
         if told := decide(job, facts):
             return told
     if not facts.redis_answers:
@@ -173,6 +173,18 @@ def _away(job: Job, facts: Facts) -> _Told | None:
         Reason.ENGINE_AWAY,
         f"the engine does not answer: {reasons[0]}{again}; nothing is lost, and no attempt is counted",
         {"workers": len(able), "engine": reasons[0], "scheduled_at": _iso(later)},
+    )
+
+
+def _apart(job: Job, _: Facts) -> _Told | None:
+    """It may be what killed its workers."""
+    if not (job.is_parked and job.is_suspect):
+        return None
+    return _Told(
+        Reason.ISOLATED,
+        f"{job.suspicion} leases were lost while it ran beside other jobs: it waits to be run alone, in a process of "
+        f"its own ({job.crashes} of {job.max_crashes} crashes)",
+        {"suspicion": job.suspicion, "crashes": job.crashes, "max_crashes": job.max_crashes},
     )
 
 
@@ -318,3 +330,13 @@ def _at(time: datetime | None) -> str:
 
 def _iso(time: datetime | None) -> str | None:
     return None if time is None else time.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+_DECISIONS: tuple[Callable[[Job, Facts], _Told | None], ...] = (
+    _away,
+    _scheduled,
+    _paused,
+    _unserved,
+    _apart,
+    _limited,
+)

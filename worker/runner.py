@@ -7,7 +7,7 @@ that they never wait behind the backlog. It never exits because PostgreSQL or Re
 
 import asyncio
 import gc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from signal import Signals
 
 import structlog
@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from worker.batches import Batches
 from worker.ending import end_all
+from worker.isolation import is_isolated, run_alone
 from worker.main import worker_settings
 from worker.queue import SIDE_QUEUE, connect_worker
 from worker.run import Runtime, Task
@@ -35,10 +36,15 @@ class Runner(Worker):
     Args:
         settings: where the servers are, how many jobs at a time, and from which queues.
         tasks: what it can do, by job type; other types are left to workers that know them.
+        command: this process's own program and arguments, for the process that runs jobs alone; ``worker run`` if not
+            given.
     """
 
-    def __init__(self, settings: Settings, tasks: Mapping[str, Task] = TASKS) -> None:
+    def __init__(
+        self, settings: Settings, tasks: Mapping[str, Task] = TASKS, command: Sequence[str] | None = None
+    ) -> None:
         self._settings = settings
+        self._command = command
         self._asked: asyncio.Event | None = None
         self._urged: asyncio.Event | None = None
         self._batches: Batches | None = None
@@ -58,11 +64,15 @@ class Runner(Worker):
         """
         self._asked, self._urged = asyncio.Event(), asyncio.Event()
         self.ctx |= {"redis": self.pool, "running": self._running, "queues": self._settings.worker_queues}
+        self.ctx["command"] = self._command
         await self.pool.ping()
         if self.on_startup is not None:
             await self.on_startup(self.ctx)
         _spare_the_collector()
         runtime: Runtime = self.ctx["runtime"]
+        if is_isolated():
+            await self._alone(runtime, self._asked)
+            return
         async with Batches(runtime, self._settings.worker_queues) as batches:
             self._batches = batches
             crons = asyncio.create_task(self._run_crons(self._asked), name="crons")
@@ -71,6 +81,17 @@ class Runner(Worker):
             log.info("worker.stopping", jobs=batches.running, grace_seconds=self._settings.shutdown_grace_seconds)
             await batches.stop(self._grace)
             await end_all({crons})
+
+    async def _alone(self, runtime: Runtime, asked: asyncio.Event) -> None:
+        """Run what is to be run alone, until there is nothing left or it is asked to stop."""
+        jobs = asyncio.create_task(run_alone(runtime), name="alone")
+        stop = asyncio.create_task(asked.wait())
+        await asyncio.wait({jobs, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not jobs.done():
+            await end_all({jobs})
+        if not jobs.cancelled():
+            log.info("worker.alone_done", jobs=jobs.result())
 
     def _running(self) -> int:
         return self._batches.running if self._batches is not None else 0

@@ -1,12 +1,13 @@
 """The state machine's only door: every change of a job's status is one method of :class:`JobRepository`."""
 
 from repositories.jobs.callers import CallerDriven
-from repositories.jobs.claim import ClaimedJob, Claiming
+from repositories.jobs.claim import ClaimedJob
 from repositories.jobs.create import is_one_statement
 from repositories.jobs.direct import DirectJobs
 from repositories.jobs.finish import Finishing
 from repositories.jobs.guarded import Guarded
 from repositories.jobs.history import Recounting
+from repositories.jobs.isolation import Isolating
 from repositories.jobs.maintain import Maintaining, Place, Waiting
 from repositories.jobs.positions import Positioning
 from repositories.jobs.read import Reading
@@ -19,7 +20,7 @@ __all__ = ["ClaimedJob", "DirectJobs", "JobRepository", "Place", "Waiting", "is_
 
 class JobRepository(
     Guarded,
-    Claiming,
+    Isolating,
     Finishing,
     CallerDriven,
     Maintaining,
@@ -39,7 +40,9 @@ class JobRepository(
 
     - write: ``create_job``, ``create_many``, and ``add_many``, which reads nothing back; inherited names for the same:
       ``create``, ``bulk_create``
-    - run, as a worker: ``claim``, ``admit``, ``extend_leases``, ``cancel_requested_among``, ``finish``, ``put_back``
+    - run, as a worker: ``claim``, ``claimed_before``, ``admit``, ``extend_leases``, ``cancel_requested_among``,
+      ``finish``, ``put_back``
+    - run alone what may have killed its workers: ``has_suspects``, ``claim_alone``
     - drive, as the caller: ``update_job_status``
     - ask, as a person: ``cancel_job``, ``cancel``, ``retry``
     - keep moving: ``rescue``, ``take_due``, ``park``, ``release_parked``, ``waiting``, ``count_waiting``,

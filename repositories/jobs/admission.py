@@ -22,7 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from repositories.errors import translated
 from repositories.jobs.core import ASKED_AT, JobStatements, check_batch, in_state, named, standing
-from repositories.models import CALLER, Job, Queue
+from repositories.models import CALLER, SUSPECT_FROM, Job, Queue
 from repositories.queue_names import DEFAULT_QUEUE
 from repositories.schemas import MAX_BATCH
 from repositories.states import JobStatus
@@ -161,6 +161,7 @@ class Admitting(JobStatements):
                     "queues": None if queues is None else sorted(queues),
                     "limit": limit,
                     "burst": BURST,
+                    "suspect_from": SUSPECT_FROM,
                 },
             )
             return [Waiting(*row) for row in rows]
@@ -251,6 +252,7 @@ WITH RECURSIVE lanes AS (
     (
         SELECT queue, type FROM jobs
         WHERE status = 'queued' AND scheduled_at = 'infinity'::timestamptz
+      AND suspicion < :suspect_from
         ORDER BY queue, type LIMIT 1
     )
     UNION ALL
@@ -258,6 +260,7 @@ WITH RECURSIVE lanes AS (
     FROM lanes CROSS JOIN LATERAL (
         SELECT queue, type FROM jobs
         WHERE status = 'queued' AND scheduled_at = 'infinity'::timestamptz
+      AND suspicion < :suspect_from
           AND (jobs.queue, jobs.type) > (lanes.queue, lanes.type)
         ORDER BY queue, type LIMIT 1
     ) AS following
@@ -294,6 +297,7 @@ WITH RECURSIVE lanes AS (
         FROM rooms JOIN mine USING (queue) CROSS JOIN LATERAL (
             SELECT id, priority, queued_at FROM jobs
             WHERE status = 'queued' AND scheduled_at = 'infinity'::timestamptz
+      AND suspicion < :suspect_from
               AND jobs.queue = mine.queue AND jobs.type = mine.type
             ORDER BY priority, queued_at, id LIMIT room
         ) AS job
@@ -303,6 +307,7 @@ WITH RECURSIVE lanes AS (
 ), free AS (
     SELECT id FROM jobs
     WHERE id IN (SELECT id FROM picked) AND status = 'queued' AND scheduled_at = 'infinity'::timestamptz
+      AND suspicion < :suspect_from
     ORDER BY id FOR UPDATE SKIP LOCKED
 )
 UPDATE jobs SET scheduled_at = NULL FROM free WHERE jobs.id = free.id

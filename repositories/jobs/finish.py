@@ -80,6 +80,8 @@ def _put_back() -> Prepared:
         "lease_expires_at": None,
         "version": Job.version + 1,
         "updated_at": NOW,
+        "suspicion": 0,
+        "isolated": False,
         "failures": case((failed, Job.failures + 1), else_=Job.failures),
         "errors": case(
             (failed, with_error(ours.c.code, ours.c.message)),

@@ -34,7 +34,8 @@ _WRITTEN_BY = {
     "scheduled_at": "create the job with scheduled_at, or put it back with a time",
     "version": "update(..., version=) compares it, and each edit adds one",
     "failures": "retry, which starts the tries anew",
-    "crashes": "retry, which starts the tries anew",
+    **dict.fromkeys(("crashes", "suspicion"), "retry, which starts the tries anew"),
+    "isolated": "claim_alone",
     **dict.fromkeys(("items_total", "items_done", "items_failed", "items_skipped"), "the items' outcomes"),
     **dict.fromkeys(
         ("created_at", "queued_at", "started_at", "completed_at", "updated_at"), "it is the database's clock"

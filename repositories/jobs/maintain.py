@@ -12,14 +12,14 @@ from functools import cache
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Integer, Text, and_, any_, bindparam, case, func, literal, select, true, tuple_, update
+from sqlalchemy import Integer, Text, and_, any_, bindparam, case, func, literal, or_, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import ColumnElement
 
 from repositories.errors import translated
 from repositories.jobs.admission import PARKED, Admitting, Waiting, not_paused
 from repositories.jobs.core import ASKED_AT, NOW, moving, named, queued_and_due, standing, with_error
-from repositories.models import CALLER, Job
+from repositories.models import CALLER, SUSPECT_FROM, Job
 from repositories.prepared import Prepared
 from repositories.schemas import Outcome
 from repositories.states import JobStatus
@@ -57,8 +57,10 @@ class Maintaining(Admitting):
     async def rescue(self, limit: int = 1_000, lease: timedelta = timedelta(0)) -> Outcome:
         """Take jobs whose lease ran out from workers that are gone.
 
-        A job goes back to the queue; it fails with ``worker_lost`` once it lost ``max_crashes`` workers; it is
-        cancelled if that was asked for; and it fails with ``caller_lost`` if its caller drove it. Finished items stay.
+        A job goes back to the queue; it is cancelled if that was asked for, and fails with ``caller_lost`` if its
+        caller drove it. A lease that was lost while the job ran alone is its crash: at ``max_crashes`` of them it fails
+        with ``worker_lost``. One that was lost beside others is nobody's, and makes all of them suspect
+        (:mod:`repositories.jobs.isolation`). Finished items stay.
 
         Args:
             limit: at most so many jobs.
@@ -66,7 +68,7 @@ class Maintaining(Admitting):
                 first.
 
         Returns:
-            ``released`` holds the jobs that are queued again.
+            ``released`` holds the jobs that are queued again; those that are to run alone stand in no queue.
         """
         lost = (
             select(Job.id)
@@ -81,7 +83,8 @@ class Maintaining(Admitting):
             .cte("lost")
         )
         cancelled = Job.cancel_requested_at.is_not(None)
-        hopeless = Job.crashes + 1 >= Job.max_crashes
+        hopeless = and_(Job.isolated, Job.crashes + 1 >= Job.max_crashes)
+        suspicion = case((Job.isolated, Job.suspicion), else_=Job.suspicion + 1)
         target = case(
             (Job.worker_id == CALLER, JobStatus.FAILED),
             (cancelled, JobStatus.CANCELLED),
@@ -90,7 +93,10 @@ class Maintaining(Admitting):
         )
         final: ColumnElement[bool] = target != JobStatus.QUEUED
         code = case((Job.worker_id == CALLER, "caller_lost"), else_="worker_lost")
-        message = func.concat("attempt ", Job.attempt, " ended without a word: its lease ran out (", Job.worker_id, ")")
+        beside = case((Job.worker_id == CALLER, ""), (Job.isolated, ", where it ran alone"), else_="")
+        message = func.concat(
+            "attempt ", Job.attempt, " ended without a word: its lease ran out (", Job.worker_id, beside, ")"
+        )
         with translated():
             outcome = await self._apply(
                 moving(
@@ -98,12 +104,14 @@ class Maintaining(Admitting):
                     .where(Job.id == lost.c.id, standing([JobStatus.PROCESSING]), Job.lease_expires_at < NOW)
                     .values(
                         status=target,
-                        crashes=Job.crashes + 1,
+                        crashes=case((or_(Job.isolated, Job.worker_id == CALLER), Job.crashes + 1), else_=Job.crashes),
+                        suspicion=suspicion,
+                        isolated=False,
                         errors=with_error(code, message),
                         completed_at=case((final, NOW)),
                         queued_at=case((final, Job.queued_at), else_=NOW),
                         lease_expires_at=None,
-                        scheduled_at=None,
+                        scheduled_at=case((and_(target == JobStatus.QUEUED, suspicion >= SUSPECT_FROM), PARKED)),
                         version=Job.version + 1,
                         updated_at=NOW,
                     )

@@ -89,6 +89,7 @@ class Asking(JobStatements):
             "status": JobStatus.QUEUED,
             "failures": 0,
             "crashes": 0,
+            "suspicion": 0,
             "items_failed": 0,
             "progress": case((Job.items_total > 0, 100.0 * kept / Job.items_total), else_=0.0),
             "cancel_requested_at": None,

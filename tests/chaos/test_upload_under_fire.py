@@ -83,7 +83,9 @@ async def test_every_good_file_stands_once_with_vectors_and_every_bad_one_is_tol
 
     faults = (await server.counters()).faults
     await server.control(faults={})
-    assert (ended.status, ended.crashes, ended.items_total) == (JobStatus.COMPLETED, 2, len(files)), ended.errors
+    assert (ended.status, ended.items_total) == (JobStatus.COMPLETED, len(files)), ended.errors
+    lost = sum(error["code"] == "worker_lost" for error in ended.errors)
+    assert (lost, ended.crashes) == (2, 0), ended.errors
     items = await client.items(job.id)
     told = {item.key: (item.status, item.error_code) for item in items}
     assert told == {

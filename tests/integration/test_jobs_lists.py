@@ -180,7 +180,7 @@ async def test_the_history_tells_attempts_errors_and_the_end(
     history = await jobs.get_job_history(str(job.id))
 
     assert len(statements) == 1
-    assert (history.attempts, history.failures, history.crashes) == (3, 1, 1)
+    assert (history.attempts, history.failures, history.crashes) == (3, 1, 0)
     assert [(error.attempt, error.code) for error in history.errors] == [
         (1, "broken"),
         (2, "worker_lost"),

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from repositories.database import DatabaseManager
 from repositories.errors import InvalidTransitionError
 from repositories.jobs import JobRepository
-from repositories.models import CALLER, Job
+from repositories.models import CALLER, SUSPECT_FROM, Job
 from repositories.schemas import Finish, Held
 from repositories.states import TRANSITIONS, JobStatus, Verb
 from tests.factories import ERROR, LEASE, expire_lease, new_job
@@ -40,6 +40,7 @@ class Model:
     version: int = 1
     failures: int = 0
     crashes: int = 0
+    suspicion: int = 0
     worker: str | None = None
     cancel_requested: bool = False
     scheduled: bool = False
@@ -112,7 +113,7 @@ async def _finish(step: Step, jobs: JobRepository, mine: Held) -> None:
 def _was_put_back(step: Step, job: Model, held: int) -> Model:
     if _is_mine(job, held) and job.payload and job.may(Verb.PUT_BACK, S.QUEUED):
         to = S.CANCELLED if job.cancel_requested else S.QUEUED
-        return job.moved(to, failures=job.failures + step.failed, scheduled=step.later and to is S.QUEUED)
+        return job.moved(to, failures=job.failures + step.failed, scheduled=step.later and to is S.QUEUED, suspicion=0)
     return job
 
 
@@ -135,8 +136,12 @@ def _rescued(_: Step, job: Model, held: int) -> Model:
     elif job.cancel_requested:
         to = S.CANCELLED
     else:
-        to = S.FAILED if job.crashes + 1 >= MAX_CRASHES else S.QUEUED
-    return job.moved(to, crashes=job.crashes + 1) if job.expired and job.may(Verb.RESCUE, to) else job
+        to = S.QUEUED
+    if not (job.expired and job.may(Verb.RESCUE, to)):
+        return job
+    suspicion = job.suspicion + 1  # nothing here is claimed to run alone
+    crashes = job.crashes + (job.worker == CALLER)
+    return job.moved(to, crashes=crashes, suspicion=suspicion, scheduled=to is S.QUEUED and suspicion >= SUSPECT_FROM)
 
 
 async def _rescue(_: Step, jobs: JobRepository, mine: Held) -> None:
@@ -158,7 +163,7 @@ async def _cancel(_: Step, jobs: JobRepository, mine: Held) -> None:
 def _retried(_: Step, job: Model, held: int) -> Model:
     to = S.PENDING if job.waits else S.QUEUED
     if job.payload and job.may(Verb.RETRY, to):
-        return job.moved(to, failures=0, crashes=0, cancel_requested=False)
+        return job.moved(to, failures=0, crashes=0, suspicion=0, cancel_requested=False)
     return job
 
 
@@ -231,6 +236,7 @@ def _as_model(job: Job, like: Model) -> Model:
         version=job.version,
         failures=job.failures,
         crashes=job.crashes,
+        suspicion=job.suspicion,
         worker=job.worker_id,
         cancel_requested=job.cancel_requested_at is not None,
         scheduled=job.scheduled_at is not None,

@@ -148,6 +148,11 @@ CASES = {
         Reason.HANDING_OVER,
         "it is queued on the record and not in Redis: it was kept back and may run by now",
     ),
+    "suspect": (
+        why(a_job(scheduled_at=datetime.max.replace(tzinfo=UTC), suspicion=2, crashes=1, max_crashes=5)),
+        Reason.ISOLATED,
+        "2 leases were lost while it ran beside other jobs: it waits to be run alone, in a process of its own (1 of 5",
+    ),
     "next, with a pace": (
         why(a_job(), position=7, eta=ETA),
         Reason.NEXT,

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from contextlib import suppress
 from typing import Annotated
 
@@ -46,7 +47,7 @@ def _work(settings: Settings) -> None:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)  # ARQ's constructor asks for it
     try:
-        Runner(settings).run()
+        Runner(settings, command=(sys.executable, *sys.orig_argv[1:])).run()
     except RedisError as error:  # at the start; later it waits for Redis
         raise QueueUnavailableError(type(error).__name__) from error
     finally:

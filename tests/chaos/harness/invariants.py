@@ -18,7 +18,7 @@ _PAIRS = {(str(row.source), str(row.target)) for row in TRANSITIONS}
 _FIRST = {str(JobStatus.QUEUED), str(JobStatus.PENDING), str(JobStatus.FAILED)}  # failed: a parent had failed before
 _FINAL = {str(status) for status in FINAL}
 _RECORDED = {str(ItemStatus.DONE), str(ItemStatus.SKIPPED), str(ItemStatus.FAILED)}
-_PROCESS_OF_WORKER_ID = re.compile(r"-(\d+)-[0-9a-f]+$")
+_PROCESS_OF_WORKER_ID = re.compile(r"-(\d+)-[0-9a-f]+(?:-alone)?$")
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CLOCK_SECONDS = 0.05  # the database and the workers have one clock, read at slightly different moments
 

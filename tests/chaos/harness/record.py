@@ -50,7 +50,8 @@ BEGIN
     INSERT INTO chaos_audit (relation, job_id, old_status, new_status, old_attempt, new_attempt, old_worker, new_worker,
         old_version, new_version, old_crashes, new_crashes, lease_left, scheduled_left, parents_left, counts)
     VALUES ('jobs', coalesce(after.id, before.id), before.status, after.status, before.attempt, after.attempt,
-        before.worker_id, after.worker_id, before.version, after.version, before.crashes, after.crashes,
+        before.worker_id, after.worker_id, before.version, after.version,
+        before.crashes + before.suspicion, after.crashes + after.suspicion,
         extract(epoch FROM before.lease_expires_at - clock_timestamp()),
         extract(epoch FROM before.scheduled_at - clock_timestamp()), before.parents_left,
         concat_ws('/', after.items_done, after.items_failed, after.items_skipped, after.items_total));
