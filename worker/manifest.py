@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from repositories.models import JobItem
+from worker.visible import cell
 
 _PHASES = ("read", "upload", "embed", "verify")  # of a document
 _COLUMNS = (
@@ -26,7 +27,6 @@ _COLUMNS = (
     *(f"{phase}_seconds" for phase in _PHASES),
     "seconds",
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def item_facts(item: JobItem) -> dict[str, Any]:
@@ -53,9 +53,5 @@ def as_table(items: Iterable[JobItem]) -> str:
         known["locations"] = " ".join(known.get("locations") or ())
         known |= {f"{phase}_seconds": seconds for phase, seconds in item.timings.items()}
         known["seconds"] = round(sum(item.timings.values()), 3)
-        writer.writerow({name: _plain(value) for name, value in known.items() if value is not None})
+        writer.writerow({name: cell(value) for name, value in known.items() if value is not None})
     return text.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

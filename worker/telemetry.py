@@ -2,38 +2,45 @@
 
 Events are ``noun.verb`` with a closed set of fields. What is bound with :func:`structlog.contextvars.bind_contextvars`
 (``job_id``, ``job_type``, ``attempt``, ``worker_id``) stands on every line of that task. Secrets never reach a line:
-settings hold them as ``SecretStr``, and URLs are masked here in case a library prints one.
+settings hold them as ``SecretStr``, and every value is masked and cut (:mod:`worker.masking`) in case a library prints
+one. On a terminal no value is obeyed (:mod:`worker.visible`).
 """
 
 import json
 import logging
-import re
 import select
 import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import NoneType
 from typing import Any, TextIO
 
 import orjson
 import structlog
 
+from worker.masking import LONGEST_VALUE, clean
 from worker.settings import LogFormat, LogLevel
+from worker.visible import block, one_line
 
-# Up to the last @ of the word: a password may hold @, / and : unescaped. Rather too much than too little.
-_CREDENTIALS = re.compile(r"(?<=://)\S+(?=@)")
-_SECRET_PARAMETERS = re.compile(r"(?i)([?&][^=&\s]*(?:pass|pwd|secret|token|key|sig|user)[^=&\s]*=)[^&\s]+")
-
-
-def mask(text: str) -> str:
-    """Replace user and password of every URL in ``text``, and the values of parameters that sound secret."""
-    return _SECRET_PARAMETERS.sub(r"\1***", _CREDENTIALS.sub("***", text))
+_SIGNS_OF_URLS = (b"://", b"?", b":\\\\/")  # the last as some JSON writers spell the first, spelled as JSON
+_SEVERAL_LINES = frozenset({"exception", "stack"})
+_OURS = frozenset({"timestamp", "level"})
 
 
-def _mask_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _clean_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
-        if isinstance(value, str) and "://" in value:
-            event[key] = mask(value)
+        if key not in _OURS:
+            event[key] = clean(value)
+    return event
+
+
+def _visible_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """For a terminal: nothing in a line is obeyed by it, and only a traceback has several lines."""
+    for key, value in event.items():
+        if not isinstance(value, bool | int | float | NoneType):
+            text = value if isinstance(value, str) else repr(value)
+            event[key] = block(text) if key in _SEVERAL_LINES else one_line(text)
     return event
 
 
@@ -51,11 +58,12 @@ def _dumped(line: dict[str, Any]) -> bytes:
     """One line. A worker writes one a job, so this is a part of what a job costs."""
     try:
         text = orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z)
-    except TypeError:  # a number of more than 64 bits, or a file's name that is no text
-        text = json.dumps(line | {"timestamp": str(line["timestamp"]).replace(" ", "T")}, default=str).encode()
-    if b"://" in text:
-        text = json.dumps(_mask_values(None, "", json.loads(text))).encode()
-    return text
+    except TypeError:  # a number of more than 64 bits, a file's name that is no text, what is nested too deep
+        text = b""
+    if text and len(text) <= LONGEST_VALUE and not any(sign in text for sign in _SIGNS_OF_URLS):
+        return text
+    told = {"timestamp": str(line["timestamp"]).replace(" ", "T").replace("+00:00", "Z")}
+    return json.dumps(_clean_values(None, "", line | told)).encode()
 
 
 _JSON = [structlog.processors.format_exc_info, _as_json]
@@ -122,7 +130,9 @@ def configure_logging(level: LogLevel, log_format: LogFormat, stream: TextIO | N
     rendering: list[Any] = (
         [
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            _mask_values,
+            structlog.processors.format_exc_info,
+            _clean_values,
+            _visible_values,
             # The default shows local variables with a traceback: passwords and documents among them.
             structlog.dev.ConsoleRenderer(
                 colors=out.isatty(), pad_event_to=18, exception_formatter=structlog.dev.plain_traceback
@@ -144,7 +154,8 @@ def configure_logging(level: LogLevel, log_format: LogFormat, stream: TextIO | N
     # The arq command gives its logger a handler of its own; with ours, every line would stand twice.
     logging.getLogger("arq").handlers.clear()
     # What these say at INFO, our own events say once, with the job's fields.
-    for name in ("arq.worker", "alembic"):
+    # Each request of an HTTP client is a line of theirs, with the whole URL.
+    for name in ("arq.worker", "alembic", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         # Our own lines do not go through the standard library's logging, which costs more than the rest together.

@@ -23,6 +23,7 @@ from repositories.models import Job
 from repositories.states import JobStatus
 from worker.client import JobClient
 from worker.eta import Eta
+from worker.visible import one_line
 
 _PLAIN_STEP = 0.1
 _REFRESH_PER_SECOND = 8
@@ -103,9 +104,9 @@ def line(job: Job | JobStatusView, eta: Eta | None) -> str:
     done = job.items_done + job.items_skipped
     failed = f", {job.items_failed} failed" if job.items_failed else ""
     of = f" {done}/{job.items_total}{failed}" if job.items_total else ""
-    error = f": {job.error}" if job.status in {JobStatus.FAILED, JobStatus.CANCELLED} and job.error else ""
+    error = f": {one_line(job.error)}" if job.status in {JobStatus.FAILED, JobStatus.CANCELLED} and job.error else ""
     when = f", {in_time(eta)}" if eta else ""
-    return f"{datetime.now(UTC):%H:%M:%S} {job.type} {short(job.id)} {job.status}{of}{when}{error}"
+    return f"{datetime.now(UTC):%H:%M:%S} {one_line(job.type)} {short(job.id)} {job.status}{of}{when}{error}"
 
 
 def in_time(eta: Eta) -> str:
@@ -163,13 +164,13 @@ def _row(job: Job | JobStatusView, position: int | None, eta: Eta | None) -> lis
     bar = ProgressBar(total=max(job.items_total, 1), completed=finished, width=24, complete_style=style)
     elapsed = _elapsed_seconds(job)
     return [
-        f"{job.type} {short(job.id)}",
+        one_line(f"{job.type} {short(job.id)}"),
         Text(str(job.status), style=style),
         bar,
         f"{job.items_done + job.items_skipped}/{job.items_total}" if job.items_total else "",
         Text(str(job.items_failed), style="red" if job.items_failed else "dim") if job.items_total else "",
         str(job.attempt) if job.attempt else "",
-        job.worker_id or "",
+        one_line(job.worker_id or ""),
         str(position) if position is not None else "",
         _clock(elapsed),
         in_time(eta) if eta is not None and not job.status.is_final else "",

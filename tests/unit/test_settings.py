@@ -8,8 +8,9 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
+from worker.masking import mask
 from worker.settings import LogFormat, LogLevel, SettingsError, load_settings
-from worker.telemetry import configure_logging, mask
+from worker.telemetry import configure_logging
 
 
 def test_a_malformed_variable_is_named_with_its_rule(monkeypatch: pytest.MonkeyPatch) -> None:

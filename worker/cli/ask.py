@@ -15,6 +15,7 @@ from worker.questions.question_set import QuestionSet, read_question_set
 from worker.questions.report import Report, write_report
 from worker.reports import build_report
 from worker.settings import SettingsError
+from worker.visible import one_line
 from worker.watch import View, facts, follow
 
 
@@ -49,7 +50,7 @@ def read_questions(file: Path) -> QuestionSet:
         raise SettingsError(f"{file} cannot be read: {error.strerror}") from None
     questions = read_question_set(content, file.name)
     for warning in questions.warnings:
-        err.print(f"{file.name}: {warning}", style="yellow", highlight=False)
+        err.print(f"{one_line(file.name)}: {one_line(str(warning))}", style="yellow", highlight=False)
     return questions
 
 
@@ -95,4 +96,4 @@ def tell(job: Job, report: Report) -> None:
             highlight=False,
         )
     if job.error and job.status.is_final and not totals.questions:
-        err.print(f"  {job.error}", style="red")
+        err.print(f"  {one_line(job.error)}", style="red")

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import typer
 from pydantic import SecretStr, ValidationError
-from rich.console import Console
 
 from repositories.embedded import (
     EmbeddedServersError,
@@ -19,24 +18,26 @@ from repositories.embedded import (
     running_servers,
 )
 from repositories.errors import DatabaseRefusedError, DatabaseStateError, RepositoryError, SchemaOutdatedError
+from worker.cli.console import PlainConsole
 from worker.cli.exits import Exit
 from worker.client import JobClient, WorkspaceNotFoundError, open_client
 from worker.ending import end_all
 from worker.files import NoFilesError
+from worker.masking import mask
 from worker.questions.question_set import QuestionSetError
 from worker.queue import QueueUnavailableError
 from worker.settings import Settings, SettingsError, load_settings
 from worker.sources import GlobsError
 from worker.storage import StorageUnavailableError
-from worker.telemetry import configure_logging, mask
+from worker.telemetry import configure_logging
 
 T = TypeVar("T")
 
 _PIPED_WIDTH = 240  # a table that goes to a file or a pipe is not squeezed into 80 columns
 
 # Without markup: what is printed comes from files and other services, and [brackets] in it are only text.
-out = Console(soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
-err = Console(stderr=True, soft_wrap=True, markup=False, width=None if sys.stderr.isatty() else _PIPED_WIDTH)
+out = PlainConsole(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+err = PlainConsole(stderr=True, width=None if sys.stderr.isatty() else _PIPED_WIDTH)
 
 _STATUS_OF_ERROR: dict[type[Exception], Exit] = {
     SettingsError: Exit.USAGE,

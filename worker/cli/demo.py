@@ -20,6 +20,7 @@ from worker.reports import build_report, failed_items
 from worker.settings import Settings, load_settings
 from worker.supervisor import Supervisor
 from worker.telemetry import configure_logging
+from worker.visible import one_line
 from worker.watch import View, follow
 
 EXAMPLES = Path("examples")
@@ -79,7 +80,7 @@ async def _run(
     else:
         out.print()
         for item in failed:
-            err.print(f"{item.error} [{item.error_code}]", style="red", highlight=False)
+            err.print(f"{one_line(item.error or '')} [{item.error_code}]", style="red", highlight=False)
         tell(asked, made)
         _tell_report(written)
     return _exit(upload, asked)

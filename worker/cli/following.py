@@ -12,7 +12,7 @@ from watchfiles import awatch
 
 from worker.cli.context import UNAVAILABLE, err
 from worker.files import NoFilesError
-from worker.telemetry import mask
+from worker.masking import mask
 
 _REST_MS = 1_000  # a file that is being written changes many times
 _LOOK_MS = 250  # also how long it takes until the first upload begins

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from repositories.base import as_uuid
@@ -14,12 +13,14 @@ from repositories.errors import NotFoundError
 from repositories.models import Job
 from repositories.schemas import JobFilters, Outcome, PaginationParams
 from repositories.states import ItemStatus, JobStatus
+from worker.cli.console import Rows
 from worker.cli.context import connected, err, exit_with, out, run
 from worker.cli.exits import Exit
 from worker.cli.upload import ended
 from worker.client import NothingToRetryError
 from worker.manifest import as_table, item_facts
 from worker.reasons import Reason
+from worker.visible import one_line
 from worker.watch import STYLES, View, facts, follow, line
 
 app = typer.Typer(
@@ -57,7 +58,7 @@ async def _list(filters: JobFilters, pagination: PaginationParams, *, as_json: b
     if not jobs:
         out.print("no jobs" if total == 0 else f"page {pagination.page} is empty: there are {total} jobs")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = Rows(box=None, pad_edge=False, header_style="dim")
     for name in ("id", "type", "workspace", "state", "done", "failed", "queue", "created (UTC)"):
         table.add_column(name, no_wrap=name in {"id", "type", "state", "created (UTC)"}, overflow="ellipsis")
     for job in jobs:
@@ -112,15 +113,15 @@ async def _show(job_id: str, *, items: bool, as_csv: bool, as_json: bool) -> Non
         for item in found:
             out.out(json.dumps(item_facts(item), default=str), highlight=False)
         return
-    table = Table.grid(padding=(0, 2))
+    table = Rows.grid(padding=(0, 2))
     for name, value in known.items():
         if value not in (None, [], {}, ""):
             text = json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
             table.add_row(name, text)
     out.print(table)
     for item in found:
-        tail = f"  {item.error} [{item.error_code}]" if item.status is ItemStatus.FAILED else ""
-        out.print(f"  {item.position:>5}  {item.status:<8} {item.key}{tail}", highlight=False)
+        tail = f"  {one_line(item.error or '')} [{item.error_code}]" if item.status is ItemStatus.FAILED else ""
+        out.print(f"  {item.position:>5}  {item.status:<8} {one_line(item.key)}{tail}", highlight=False)
 
 
 @app.command()
@@ -153,7 +154,7 @@ def why(job_id: JobId, as_json: Json = False) -> None:
 async def _why(job_id: str, *, as_json: bool) -> Exit:
     async with connected() as (client, _):
         told = await client.why(job_id)
-    out.out(told.model_dump_json() if as_json else told.sentence, highlight=False)
+    out.out(told.model_dump_json() if as_json else one_line(told.sentence), highlight=False)
     return Exit.FAILED if told.reason is Reason.UNKNOWN else Exit.OK
 
 
@@ -207,7 +208,7 @@ async def _retry_failed_items(job_ids: Sequence[str], *, as_json: bool) -> Exit:
                 job = await client.retry_failed_items(job_id)
             except NothingToRetryError as error:
                 refused = True
-                err.print(f"worker jobs retry: {error}", style="red", highlight=False)
+                err.print(f"worker jobs retry: {one_line(str(error))}", style="red", highlight=False)
             else:
                 out.out(json.dumps(facts(job)) if as_json else f"{job.id}  {job.status}", highlight=False)
     return Exit.FAILED if refused else Exit.OK
@@ -226,7 +227,7 @@ def _tell(verb: str, outcome: Outcome, words: dict[JobStatus, str], *, as_json: 
             json.dumps({"job_id": str(job_id), "status": word}) if as_json else f"{job_id}  {word}", highlight=False
         )
     for error in outcome.refused.values():
-        err.print(f"worker jobs {verb}: {error}", style="red", highlight=False)
+        err.print(f"worker jobs {verb}: {one_line(str(error))}", style="red", highlight=False)
     return Exit.FAILED if outcome.refused else Exit.OK
 
 

@@ -5,10 +5,10 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from repositories.queues import KEEP, Keep, QueueSettings, QueueSummary
+from worker.cli.console import Rows
 from worker.cli.context import connected, fail, out, run
 from worker.cli.exits import Exit
 from worker.eta import in_words
@@ -40,7 +40,7 @@ async def _list(*, as_json: bool) -> None:
     if not found:
         out.print("no queues: they come with the first job that names them")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = Rows(box=None, pad_edge=False, header_style="dim")
     for name in ("queue", "waiting", "scheduled", "running", "oldest waits", "limits", "paused"):
         table.add_column(name, justify="right" if name in {"waiting", "scheduled", "running"} else "left")
     for queue in found:

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
-from rich.table import Table
 
+from worker.cli.console import Rows
 from worker.cli.context import out
+from worker.masking import mask
 from worker.settings import Settings, load_settings, variable_name
-from worker.telemetry import mask
 
 
 def show_settings(
@@ -21,7 +21,7 @@ def show_settings(
     if as_json:
         out.out(json.dumps(shown), highlight=False)
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = Rows(box=None, pad_edge=False, header_style="dim")
     for column in ("variable", "value", "from", "meaning"):
         table.add_column(column, overflow="fold")
     for name, field in Settings.model_fields.items():

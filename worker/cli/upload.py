@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from repositories.models import Job
 from repositories.queue_names import DEFAULT_QUEUE
 from repositories.states import JobStatus
+from worker.cli.console import Rows
 from worker.cli.context import connected, err, exit_with, out, run
 from worker.cli.exits import Exit
 from worker.cli.following import follow_folder
@@ -22,6 +22,7 @@ from worker.files import FileSource, NoFilesError, look_for_files
 from worker.payloads import ObjectSource, OnDuplicate
 from worker.reports import failed_items
 from worker.uploads.planning import Fate, PlannedFile
+from worker.visible import one_line
 from worker.watch import View, facts, follow
 
 _MOST_LINKS = 5
@@ -177,7 +178,7 @@ async def _follow(client: JobClient, job: Job, *, as_json: bool) -> Exit:
         _summary(job, time.monotonic() - started)
         failed = failed_items(await client.items(job.id))
         for item in failed[:_MOST_SHOWN]:
-            err.print(f"  {item.error} [{item.error_code}]", style="red", highlight=False)
+            err.print(f"  {one_line(item.error or '')} [{item.error_code}]", style="red", highlight=False)
         if len(failed) > _MOST_SHOWN:
             err.print(f"  and {len(failed) - _MOST_SHOWN} more: worker jobs show {job.id} --items", style="red")
         if failed:
@@ -198,7 +199,11 @@ async def _plan(workspace: str, where: _Where, *, sync: bool, as_json: bool) -> 
         if as_json:
             out.out(json.dumps(one._asdict() | {"fate": str(one.fate)}), highlight=False)
         elif one.fate is not Fate.UNCHANGED:
-            out.print(f"  {one.fate:<11} {one.name}{_about(one)}", style=_STYLES[one.fate], highlight=False)
+            out.print(
+                f"  {one.fate:<11} {one_line(one.name)}{one_line(_about(one))}",
+                style=_STYLES[one.fate],
+                highlight=False,
+            )
     if not as_json:
         counts = Counter(one.fate for one in planned)
         told = ", ".join(f"{counts[fate]} {fate}" for fate in Fate if counts[fate])
@@ -241,7 +246,7 @@ def ended(job: Job) -> Exit:
 
 def _summary(job: Job, seconds: float) -> None:
     done = job.items_done + job.items_skipped
-    table = Table.grid(padding=(0, 2))
+    table = Rows.grid(padding=(0, 2))
     rate = f"{done / seconds:,.0f} documents/s" if seconds else ""
     table.add_row(
         f"{job.status}:",
@@ -253,4 +258,4 @@ def _summary(job: Job, seconds: float) -> None:
     )
     out.print(table)
     if job.error and job.status is not JobStatus.COMPLETED:
-        err.print(f"  {job.error}", style="red")
+        err.print(f"  {one_line(job.error)}", style="red")

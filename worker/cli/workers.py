@@ -3,8 +3,8 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from worker.cli.console import Rows
 from worker.cli.context import connected, out, run
 from worker.eta import in_words
 
@@ -26,7 +26,7 @@ async def _workers(*, as_json: bool) -> None:
     if not live:
         out.print("no worker lives: start one with `worker run`")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = Rows(box=None, pad_edge=False, header_style="dim")
     for name in ("worker", "host", "process", "version", "running", "queues", "job types", "up for"):
         table.add_column(name, justify="right" if name in {"process", "running"} else "left")
     for worker in live:

@@ -4,8 +4,8 @@ Promise: each file is complete or not there; a reader never sees half of one, an
 three are made in memory before the first is written. What they say is :mod:`worker.questions.report_model`'s business,
 how the page looks :mod:`worker.questions.report_html`'s.
 
-In the CSV a cell that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a
-line break) gets a ``'`` in front: texts of documents and engines are not trusted. Its first columns are the public ones
+In the CSV a cell that a spreadsheet would take for a formula gets a ``'`` in front (:func:`worker.visible.cell`): texts
+of documents and engines are not trusted. Its first columns are the public ones
 of the older question service, so code that reads those exports reads these.
 """
 
@@ -29,6 +29,7 @@ from worker.questions.report_model import (
     UploadSummary,
     totals,
 )
+from worker.visible import cell
 
 __all__ = [
     "CSV_COLUMNS",
@@ -66,7 +67,6 @@ CSV_COLUMNS = (
     "attempt",
     "error_code",
 )
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 class ReportFiles(NamedTuple):
@@ -110,7 +110,7 @@ def render_csv(report: Report) -> str:
     file = io.StringIO(newline="")
     table = csv.writer(file)
     table.writerow(CSV_COLUMNS)
-    table.writerows([_safe(cell) for cell in _cells(row)] for row in report.rows)
+    table.writerows(map(cell, _cells(row)) for row in report.rows)
     return file.getvalue()
 
 
@@ -142,10 +142,6 @@ def _truth(value: bool) -> str:  # noqa: FBT001 - it is what is being written
 
 def _place(source: Source) -> str:
     return source.document if source.page is None else f"{source.document} p. {source.page}"
-
-
-def _safe(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
 
 
 def _replace(path: Path, text: str) -> None:
