@@ -56,7 +56,7 @@ _OF_THE_CONFIGURATION = (ClientConfigurationError, UnsupportedClientFeatureError
 _OF_THE_DRIVER = (StatementError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 # "Key (engine, name)=(local, handbook) already exists.": the shape is the same in every language of the server.
-_KEY_DETAIL = re.compile(r"\((?P<columns>.+?)\)=\((?P<value>.*)\)", re.DOTALL)
+_KEY_DETAIL = re.compile(r"\((?P<columns>[^()]++)\)=\((?P<value>.*)\)", re.DOTALL)
 _CONFLICT_CLASS = "23"  # integrity constraint violation
 _TELLS_KEY = frozenset({"23503", "23505"})  # foreign key, unique
 _LONGEST_VALUE = 200

@@ -64,9 +64,13 @@ _COMMA_LIST = re.compile(rf"(?<!{WORD})(?<![.,])[0-9]+(?:,[0-9]+){{2,}}(?![.,]?[
 _BLANK_GROUPS = re.compile(rf"(?<!{WORD})(?<![.,])[1-9][0-9]{{0,2}}(?:[ '][0-9]{{3}})+(?![0-9])")
 _BARE_FRACTION = re.compile(rf"(?<!{WORD})(?<![.,])\.(?=[0-9])")
 _MARKED = re.compile(rf"(?<!{WORD})(?<![.,])[0-9]+(?:[.,][0-9]+)+")
+_GROUP_FOLLOWS = re.compile(r"[ '][0-9]{3}(?![0-9])")
 _THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+|[1-9][0-9]{0,2}(?:\.[0-9]{3}){2,}")
 _MIXED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+\.[0-9]+|[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+")
-_UNIT = re.compile(rf"(?<!{WORD})(?<!{LETTER}-)([0-9]+(?:[.,][0-9]+)*)({LETTER}{{1,4}}[23]?)(?!{WORD})")
+# Not in the middle of a number: of a long one each digit would be tried as a beginning.
+_UNIT = re.compile(
+    rf"(?<!{WORD})(?<!{LETTER}-)(?<![0-9][.,])([0-9]++(?:[.,][0-9]++)*+)({LETTER}{{1,4}}[23]?)(?!{WORD})"
+)
 _DEGREES = re.compile(rf"(?<=[0-9]) ?°(?: ?([cf])(?!{WORD}))?")
 _SIGN_BEHIND = re.compile(r"(?<=[0-9]) (?=[%‰€£$](?! ?[0-9]))")
 _RANGE = re.compile(r"(?<=[0-9]) - (?=[0-9])")
@@ -128,7 +132,7 @@ def _marks(match: re.Match[str]) -> str:
     if fraction:
         return f"{whole}.{fraction}"
     # "1.0 200" keeps its zero: as "1 200" it would read as 1200 the next time.
-    return number if re.match(r"[ '][0-9]{3}(?![0-9])", match.string[match.end() :]) else whole
+    return number if _GROUP_FOLLOWS.match(match.string, match.end()) else whole
 
 
 def _last_mark(number: str) -> str:

@@ -19,10 +19,10 @@ ENDED = re.compile(r"[.!?:;\u2026][\"'\u201d\u2019\u00bb)\]]*\Z")
 _SECTION = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,3})\.?\s+(?=[^\W\d_]).*[^\W_)?]\Z")
 _NUMBERED = re.compile(r"\(?(\d{1,3})[.)]\s")
 _FIELD = re.compile(r"\w[\w .()/-]{0,40}:(?:\s|\Z)")  # "Telephone: 0114 496"
-_LEADERS = re.compile(r"(?:\.\s?){4,}\s*\d*\Z")  # an entry of a table of contents
+_LEADERS = re.compile(r"(?<!\.)(?<!\.\s)(?:\.\s?){4,}+\s*+\d*+\Z")  # an entry of a table of contents
 _SOFT_HYPHEN_END = re.compile(r"[\u0002\u00ad\ufffe]\Z")
 LONGEST_TITLE = 90
-_PAGE_NUMBER = re.compile(r"(?:\A|.*\bpage\b)\W*\d+(?:\s*(?:/|of)\s*\d+)?\W*\Z", re.IGNORECASE)
+_PAGE_NUMBER = re.compile(r"\A(?:.*\bpage\b)?\W*\d+(?:\s*(?:/|of)\s*\d+)?\W*\Z", re.IGNORECASE)
 _EDGE = 2  # running headers stand in the first or last two lines of a page
 _TABLE_ROWS = 3  # shorter runs of short lines are no table
 _ROW_END = re.compile(r"(?<!\w)\d\S*(?:\s\S{1,6})?\Z")  # a number, or a number and its unit

@@ -7,7 +7,7 @@ from worker.documents.extract.blocks import Outline
 from worker.documents.extract.lines import BULLET, ENDED, LONGEST_TITLE, LineReader, full_width
 from worker.documents.extract.tables import table_lines
 
-_RULE = re.compile(r"([=\-~_*#^\"])\1{2,}\Z")
+_RULE = re.compile(r"\A([=\-~_*#^\"])\1{2,}+\Z")
 _WIDEST_TABLE = 400  # characters
 
 

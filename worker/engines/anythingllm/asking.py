@@ -13,7 +13,7 @@ LONGEST_QUESTION: Final = 2_000
 _PINNED_SCORE: Final = 1.0  # a pinned document is put into every prompt, whole; it has no score
 _OURS: Final = "job://"
 _HEADER: Final = re.compile(r"\A\s*<document_metadata>.*?</document_metadata>\s*", re.DOTALL)
-_TO_AN_AGENT: Final = re.compile(r"\s*@agent\b", re.IGNORECASE)
+_TO_AN_AGENT: Final = re.compile(r"\A\s*+@agent\b", re.IGNORECASE)
 
 
 async def ask(api: Api, patience: Patience, slug: str, question: str) -> Answer:

@@ -51,7 +51,7 @@ _LIGHT_WORDS = """
 _ASKING, _LIGHT = frozenset(_ASKING_WORDS.split()), frozenset(_LIGHT_WORDS.split())
 _POINTS_BACK = re.compile(r"(?:it|its|they|their|he|she|his|her|this|these|that|those|both|then)\b", re.IGNORECASE)
 _NO_WORD = re.compile(r"[\W_]+")
-_SERIES = re.compile(r"([^\W\d_]+)\d+")
+_SERIES = re.compile(r"\A([^\W\d_]++)\d+")
 _SHORT = 3  # letters that belong to a number behind them: "K 20", "DIN 912"
 
 
