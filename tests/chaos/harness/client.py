@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from repositories.errors import DatabaseUnavailableError, TransactionAbortedError
+from repositories.errors import DatabaseStateError
 from repositories.models import Job
 from repositories.states import JobStatus, JobType
 from tests.chaos.harness.workload import JobPlan
@@ -23,7 +23,7 @@ from worker.questions.question_set import Question, QuestionSet
 from worker.queue import QueueUnavailableError
 
 WORKSPACE = "chaos"
-DOCUMENTED = (DatabaseUnavailableError, TransactionAbortedError, QueueUnavailableError)
+DOCUMENTED = (DatabaseStateError, QueueUnavailableError)
 _PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds
 
 T = TypeVar("T")

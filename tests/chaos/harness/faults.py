@@ -1,11 +1,14 @@
 """Carrying out a schedule on the servers, the links and the workers of a run; and putting everything right again."""
 
 import asyncio
+import random
 import signal
 import time
 from collections.abc import Callable, Sequence
 
+import asyncpg
 from redis.asyncio import Redis
+from sqlalchemy import make_url
 
 from tests.chaos.harness.schedule import POSTGRESQL, REDIS, Fault, FaultKind
 from tests.chaos.harness.servers import ChaosServers, Server
@@ -74,6 +77,8 @@ class Saboteur:
             case FaultKind.FLUSH:
                 async with Redis.from_url(server.direct_url) as client:
                     await client.flushall()
+            case FaultKind.READ_ONLY | FaultKind.TIMEOUTS | FaultKind.SESSIONS:
+                await refuse(server.direct_url, fault)
             case FaultKind.CUT:
                 server.proxy.cut()
             case FaultKind.SLOW:
@@ -90,6 +95,40 @@ class Saboteur:
                 server.proxy.deliver()
             case _:
                 await restart(server, fault.kind, fault.seconds)
+
+
+_END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'chaos\\_%'"
+_SETTINGS = {
+    FaultKind.READ_ONLY: {"default_transaction_read_only": "on"},
+    FaultKind.TIMEOUTS: {"lock_timeout": "20ms", "statement_timeout": "150ms"},
+}
+
+
+async def refuse(url: str, fault: Fault) -> None:
+    """Have PostgreSQL refuse for a reason of its own state: flips of 5 to 80 ms, or settings while the fault lasts."""
+    chance = random.Random(fault.at)  # noqa: S311 - it must be repeatable, not secret
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    own = {"default_transaction_read_only": "off", "lock_timeout": "0", "statement_timeout": "0"}
+    control = await asyncpg.connect(plain, server_settings=own)
+    try:
+        if fault.kind is FaultKind.SESSIONS:
+            await control.execute(_END_SESSIONS)
+            return
+        until = time.monotonic() + fault.seconds
+        flips = fault.kind is FaultKind.READ_ONLY
+        while time.monotonic() < until:
+            try:
+                for name, value in _SETTINGS[fault.kind].items():
+                    await control.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+                await control.execute("SELECT pg_reload_conf()")
+                await asyncio.sleep(chance.uniform(0.005, 0.080) if flips else fault.seconds)
+            finally:
+                for name in _SETTINGS[fault.kind]:
+                    await control.execute(f"ALTER SYSTEM RESET {name}")
+                await control.execute("SELECT pg_reload_conf()")
+            await asyncio.sleep(chance.uniform(0.05, 0.3))
+    finally:
+        await control.close()
 
 
 async def restart(server: Server, kind: FaultKind, seconds: float) -> None:

@@ -27,6 +27,9 @@ class FaultKind(StrEnum):
     SLOW = "slow"
     BLACK_HOLE = "swallow, then cut"
     PARTITION = "hold, then deliver"
+    READ_ONLY = "flip to read-only"
+    TIMEOUTS = "short lock and statement timeouts"
+    SESSIONS = "end sessions"
 
 
 _HITS: Mapping[FaultKind, str] = {
@@ -36,6 +39,9 @@ _HITS: Mapping[FaultKind, str] = {
     FaultKind.FLUSH: REDIS,
     FaultKind.LOSE: REDIS,
     FaultKind.IMMEDIATE: POSTGRESQL,
+    FaultKind.READ_ONLY: POSTGRESQL,
+    FaultKind.TIMEOUTS: POSTGRESQL,
+    FaultKind.SESSIONS: POSTGRESQL,
 }
 """What a fault hits; the others hit either server or its link."""
 
@@ -99,13 +105,18 @@ _EVERYTHING = {
     FaultKind.SLOW: 3,
     FaultKind.BLACK_HOLE: 2,
     FaultKind.PARTITION: 2,
+    FaultKind.READ_ONLY: 2,
+    FaultKind.TIMEOUTS: 2,
+    FaultKind.SESSIONS: 2,
 }
+_REFUSALS = {FaultKind.READ_ONLY: 4, FaultKind.TIMEOUTS: 2, FaultKind.SESSIONS: 2, FaultKind.KILL: 1}
 _QUICK = {"LEASE_SECONDS": "1.5", "HEARTBEAT_SECONDS": "0.4", "RESCUE_SECONDS": "0.3", "RECONCILE_SECONDS": "1"}
 
 PROFILES: Mapping[str, Profile] = {
     "full": Profile(_EVERYTHING, (0.5, 5.0), (0.5, 8.0), (7.0, 14.0), jobs_per_second=2.0),
     "short": Profile(_EVERYTHING, (0.2, 0.9), (0.3, 1.5), (2.0, 3.0), _QUICK, 1.5, 6.0),
     "zombies": Profile({FaultKind.ZOMBIE: 1}, (0.1, 0.8), (0.3, 1.0), (2.0, 3.5), _QUICK, 1.5, 6.0),
+    "refusals": Profile(_REFUSALS, (0.3, 2.0), (0.5, 4.0), (7.0, 8.0), jobs_per_second=6.0),
     "kills": Profile({FaultKind.KILL: 1}, (4.0, 6.0), (0.5, 1.0), (7.0, 8.0), jobs_per_second=3.0),
     "calm": Profile({}, (1.0, 1.0), (0.0, 0.0), (7.0, 8.0), _QUICK, 1.5, 6.0),
 }
@@ -132,7 +143,7 @@ def _draw(rng: random.Random, at: float, kind: FaultKind, workers: int, profile:
     target = f"worker {rng.randrange(workers)}" if hits == "worker" else hits or rng.choice((POSTGRESQL, REDIS))
     if kind is FaultKind.ZOMBIE:
         return Fault(at, kind, target, round(rng.uniform(*profile.zombie_seconds), 2))
-    if kind in {FaultKind.KILL, FaultKind.TERMINATE, FaultKind.FLUSH, FaultKind.CUT}:
+    if kind in {FaultKind.KILL, FaultKind.TERMINATE, FaultKind.FLUSH, FaultKind.CUT, FaultKind.SESSIONS}:
         return Fault(at, kind, target)
     delay_ms = rng.choice((5, 20, 80, 250)) if kind is FaultKind.SLOW else 0
     return Fault(at, kind, target, round(rng.uniform(*profile.lengths), 2), delay_ms)
