@@ -12,6 +12,14 @@ from repositories.settings import blank_is_unset, without_credentials
 class EngineSettings(BaseSettings):
     """Without ``ANYTHINGLLM_URL`` the local engine is used, which keeps documents and answers in PostgreSQL."""
 
+    parser_seconds: int = Field(
+        default=60, ge=1, le=3_600, description="How long the local engine may take to read one document."
+    )
+    parser_max_bytes: int = Field(
+        default=1024 * 1024 * 1024,
+        ge=64 * 1024 * 1024,
+        description="The most memory that reading one document may take in the local engine, in bytes.",
+    )
     anythingllm_url: Annotated[str | None, BeforeValidator(blank_is_unset)] = Field(
         default=None,
         description=(

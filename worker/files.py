@@ -17,7 +17,7 @@ from repositories.schemas import JobError
 from worker.document_settings import DocumentSettings
 from worker.documents.archives.kinds import kind_by_name
 from worker.engines.base import DocumentMetadata
-from worker.payloads import LONGEST_NAME, StoredFile
+from worker.payloads import LONGEST_PATH, StoredFile, problem_of_length
 from worker.sources import Globs
 from worker.storage import Storage, TooLargeError
 
@@ -177,19 +177,19 @@ def invalid_name(name: str) -> JobError | None:
     """Say why a file cannot be recorded under this name (code ``invalid_name``); ``None`` if it can."""
     if not name:
         problem = "is empty"
-    elif len(name) > LONGEST_NAME:
-        problem = f"has {len(name):,} characters"
+    elif (too_long := problem_of_length(name)) is not None:
+        problem = too_long
     elif "\0" in name or _without_surrogates(name) != name:
         problem = "holds a NUL, or what is no UTF-8"
     else:
         return None
-    message = f"the name {readable_name(name)[:100]!r} {problem}: give the file one of 1 to {LONGEST_NAME:,} characters"
+    message = f"the name {readable_name(name)[:100]!r} {problem}: give the file another one"
     return JobError(code="invalid_name", message=message)
 
 
 def readable_name(name: str) -> str:
     """A name that can be recorded, as like as possible to one that cannot."""
-    return _without_surrogates(name.replace("\0", "\ufffd"))[:LONGEST_NAME] or "(no name)"
+    return _without_surrogates(name.replace("\0", "\ufffd"))[:LONGEST_PATH] or "(no name)"
 
 
 def _without_surrogates(name: str) -> str:

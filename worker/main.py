@@ -80,7 +80,7 @@ def _arq_function(job_type: str) -> Function:
 def make_engine(settings: Settings, database: DatabaseManager, redis: ArqRedis) -> Engine:
     """The engine that the settings choose; whoever gets it closes it."""
     if settings.anythingllm_url is None or settings.anythingllm_api_key is None:
-        return LocalEngine(database)
+        return LocalEngine(database, parse_seconds=settings.parser_seconds, max_parser_bytes=settings.parser_max_bytes)
     return AnythingLLMEngine(
         settings.anythingllm_url,
         settings.anythingllm_api_key,

@@ -13,7 +13,22 @@ from worker.engines.base import DocumentMetadata, WorkspaceSettings
 from worker.questions.question_set import Question
 
 LONGEST_NAME = 4_096
-"""Of a file or document, folders included, in characters."""
+"""Of a file or document that an older client wrote, folders included, in characters."""
+
+LONGEST_PATH = 1_024
+"""Of a file or document that is taken, folders included, in characters."""
+
+LONGEST_PART = 255
+"""Of each part of such a path, in bytes of UTF-8: what file systems and engines take."""
+
+
+def problem_of_length(path: str) -> str | None:
+    """Say in what a path is too long to be taken; ``None`` if it is not."""
+    if len(path) > LONGEST_PATH:
+        return f"has {len(path):,} characters, of which {LONGEST_PATH:,} are taken"
+    if any(len(part.encode("utf-8", "replace")) > LONGEST_PART for part in path.split("/")):
+        return f"has a part of more than {LONGEST_PART} bytes"
+    return None
 
 
 class StoredFile(BaseModel):

@@ -215,7 +215,8 @@ async def test_what_is_out_of_its_range_is_told_before_a_byte_is_stored(
 
 
 async def test_a_name_that_cannot_be_recorded_refuses_its_file_alone(client: JobClient, runtime: Runtime) -> None:
-    names = ["", "n" * 4_097, "nul\0.txt", "half\ud800.txt", "n" * 4_096]
+    parts = "/".join(["n" * 255] * 4)
+    names = ["", f"{parts}/n", "é" * 128, "nul\0.txt", "half\ud800.txt", parts]
     job = await client.upload_documents("handbook", [FileSource(name, name.encode(errors="replace")) for name in names])
 
     await execute(runtime, str(job.id))
@@ -223,12 +224,13 @@ async def test_a_name_that_cannot_be_recorded_refuses_its_file_alone(client: Job
     items = await client.items(job.id)
     assert [item.key for item in items] == [
         "(no name)",
-        "n" * 4_096,
+        f"{parts}/n"[:1_024],
+        "é" * 128,
         "nul\ufffd.txt",
         "half\ufffd.txt",
-        "n" * 4_096,
+        parts,
     ]
-    assert [item.error_code for item in items] == [*["invalid_name"] * 4, None]
+    assert [item.error_code for item in items] == [*["invalid_name"] * 5, None]
 
 
 async def test_a_storage_that_fails_leaves_no_other_file_being_stored(tmp_path: Path, settings: Settings) -> None:

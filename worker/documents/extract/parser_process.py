@@ -8,6 +8,7 @@ does, so it never outlives its parent.
 import signal
 import struct
 import sys
+from pathlib import Path
 from typing import BinaryIO
 
 from pydantic import BaseModel, Field
@@ -83,11 +84,16 @@ def parse(content: bytes, request: Request) -> Reply:
 
 
 def limit_memory(most_bytes: int) -> None:
-    """Have the kernel refuse more memory than this; where it cannot (macOS), the time bound has to do."""
+    """Have the kernel refuse more memory than this, beyond what this process has now.
+
+    Where it cannot (macOS), the time bound has to do.
+    """
     import resource  # noqa: PLC0415 - not on Windows, where only this function would fail
 
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+        most = pages * resource.getpagesize() + most_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:

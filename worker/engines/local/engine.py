@@ -61,7 +61,7 @@ class LocalEngine:
         parsers: processes that parse documents at the same time (1 or more).
         parse_seconds: bound on the time for parsing one document (1 or more).
         max_characters: bound on the text of one document.
-        max_parser_bytes: bound on the memory of one parser process.
+        max_parser_bytes: bound on the memory that one document may take in its parser.
 
     Raises:
         RuntimeError: the extra ``local`` is not installed.
@@ -74,9 +74,9 @@ class LocalEngine:
         database: DatabaseManager,
         *,
         parsers: int = 2,
-        parse_seconds: int = 120,
+        parse_seconds: int = 60,
         max_characters: int = 20_000_000,
-        max_parser_bytes: int = 4 * 2**30,
+        max_parser_bytes: int = 2**30,
     ) -> None:
         missing = [package for package in ("kreuzberg", "wordllama") if find_spec(package) is None]
         if missing:

@@ -9,6 +9,7 @@ the file, again and again; from it the length 0 once it is ready, then a length 
 """
 
 import asyncio
+import os
 import signal
 import sys
 import tempfile
@@ -21,11 +22,17 @@ import structlog
 from worker.documents.extract.parser_process import LENGTH, Parsed, Reply, Request
 from worker.documents.extract.refusals import damaged, too_large
 from worker.engines.base import Document, DocumentRejectedError, EngineUnavailableError
+from worker.engines.local.memory import MemoryShares
 
 _LOG = structlog.get_logger(__name__)
 _START_SECONDS = 60
 _GRACE_SECONDS = 5  # what the process gets beyond its own alarm before it is ended from here
 _TAIL_BYTES = 2_000
+# What a process needs to start; the rest holds secrets that are not its business.
+_ENVIRONMENT = frozenset(
+    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH"}
+)
+_ALLOCATOR = {"MALLOC_ARENA_MAX": "2"}  # each further arena reserves 64 MiB of the bound for nothing
 _OUT_OF_MEMORY = ("MemoryError", "memory allocation of", "Cannot allocate memory")
 
 
@@ -54,6 +61,7 @@ class _Parser:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=complaints,
+            env={name: value for name, value in os.environ.items() if name in _ENVIRONMENT} | _ALLOCATOR,
             start_new_session=True,  # Ctrl-C is for the worker, which ends its parsers itself
         )
         parser = cls(process, complaints)
@@ -116,12 +124,14 @@ class Parsers:
         most: how many run at the same time (1 or more).
         seconds: bound on the time for one document (1 or more).
         max_characters: bound on the text of one document.
-        max_memory_bytes: bound on the memory of one process; a few hundred MiB are needed for any document at all.
+        max_memory_bytes: bound on the memory that a document may take, beyond what its process needs in any case. As
+            many documents are parsed at a time on the machine as fit into half of its memory.
     """
 
     def __init__(self, most: int, seconds: int, max_characters: int, max_memory_bytes: int) -> None:
         self._seconds, self._max_characters, self._max_memory_bytes = seconds, max_characters, max_memory_bytes
         self._free = asyncio.Semaphore(most)
+        self._shares = MemoryShares(max_memory_bytes)
         self._idle: list[_Parser] = []
 
     async def parse(self, document: Document) -> Parsed:
@@ -137,7 +147,7 @@ class Parsers:
             seconds=self._seconds,
             max_characters=self._max_characters,
         )
-        async with self._free:
+        async with self._free, self._shares.one():
             content = await asyncio.to_thread(document.read)  # not before its turn: memory holds as many as are parsed
             async with self._parser(document) as parser, asyncio.timeout(self._seconds + _GRACE_SECONDS):
                 reply = await parser.ask(request, content)
@@ -174,7 +184,9 @@ class Parsers:
 
     def _refusal(self, name: str, said: str, *, too_slow: bool) -> DocumentRejectedError:
         if too_slow:
-            return too_large(name, f"it could not be read within {self._seconds} seconds")
+            return too_large(name, f"it could not be read within {self._seconds} seconds (PARSER_SECONDS)")
         if any(sign in said for sign in _OUT_OF_MEMORY):
-            return too_large(name, f"reading it needs more than {self._max_memory_bytes // 2**20} MiB of memory")
+            return too_large(
+                name, f"reading it needs more than {self._max_memory_bytes // 2**20} MiB of memory (PARSER_MAX_BYTES)"
+            )
         return damaged(name, "the parser broke off")
