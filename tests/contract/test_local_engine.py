@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+import zlib
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import TypeVar
@@ -390,3 +391,37 @@ async def test_questions_with_odd_signs_harm_nothing(local: LocalEngine) -> None
         "\u0663\u0664 \u4e2d\u6587?",
     ):
         assert isinstance(await local.ask(slug, question), Answer)
+
+
+@pytest.mark.slow
+async def test_a_tiny_file_that_unpacks_to_gigabytes_is_refused_for_its_memory(database: DatabaseManager) -> None:
+    engine = LocalEngine(database, parsers=1, max_parser_bytes=256 * 2**20)
+    try:
+        slug = await engine.ensure_workspace("bombs")
+        with pytest.raises(DocumentRejectedError) as caught:
+            await engine.add_document(slug, document("bomb.pdf", _expanding_pdf()))
+    finally:
+        await engine.aclose()
+
+    assert caught.value.code == "too_large"
+    assert "PARSER_MAX_BYTES" in str(caught.value)
+
+
+def _expanding_pdf() -> bytes:
+    """A page whose content is 210 MB of text operators, in some 200 kB."""
+    content = zlib.compress(b"BT /A 9 Tf " + b"(x) Tj " * 30_000_000 + b"ET", 9)
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Contents 4 0 R/Resources<</Font<</A 5 0 R>>>>>>"
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        page,
+        b"<</Filter/FlateDecode/Length %d>>stream\n%b\nendstream" % (len(content), content),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    out, offsets = b"%PDF-1.5\n", list[int]()
+    for number, made in enumerate(objects, 1):
+        offsets.append(len(out))
+        out += b"%d 0 obj\n%b\nendobj\n" % (number, made)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    head = b"xref\n0 6\n0000000000 65535 f \n"
+    return out + head + table + b"trailer\n<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % len(out)

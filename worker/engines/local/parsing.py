@@ -178,15 +178,18 @@ class Parsers:
                 "parser.ended", document=document.name, media_type=document.media_type, status=parser.status, said=said
             )
             too_slow = isinstance(error, TimeoutError) or parser.status == -signal.SIGALRM
-            raise self._refusal(document.name, said, too_slow=too_slow) from error
+            raise self._refusal(document.name, said, parser.status, too_slow=too_slow) from error
         else:
             self._idle.append(parser)
 
-    def _refusal(self, name: str, said: str, *, too_slow: bool) -> DocumentRejectedError:
+    def _refusal(self, name: str, said: str, status: int | None, *, too_slow: bool) -> DocumentRejectedError:
         if too_slow:
             return too_large(name, f"it could not be read within {self._seconds} seconds (PARSER_SECONDS)")
         if any(sign in said for sign in _OUT_OF_MEMORY):
             return too_large(
                 name, f"reading it needs more than {self._max_memory_bytes // 2**20} MiB of memory (PARSER_MAX_BYTES)"
             )
+        if status == -signal.SIGABRT:  # what libraries in C++ do when they are given no memory
+            most = f"more than {self._max_memory_bytes // 2**20} MiB of memory"
+            return too_large(name, f"its parser gave up, as where it needs {most} (PARSER_MAX_BYTES)")
         return damaged(name, "the parser broke off")
