@@ -105,8 +105,15 @@ async def _claim(runtime: Runtime) -> ClaimedJob | None:
     while True:
         try:
             async with runtime.database.get_transaction() as session:
-                job = await JobRepository(session, runtime.hot).claim_alone(
-                    runtime.worker_id, lease, list(runtime.tasks), runtime.settings.worker_queues
+                jobs = JobRepository(session, runtime.hot)
+                # An earlier try may have started one, although its answer was lost.
+                started = await jobs.claimed_before(None, runtime.worker_id) if wait.failures else []
+                job = (
+                    started[0]
+                    if started
+                    else await jobs.claim_alone(
+                        runtime.worker_id, lease, list(runtime.tasks), runtime.settings.worker_queues
+                    )
                 )
         except DatabaseStateError as error:
             await wait.after(error)

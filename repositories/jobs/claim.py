@@ -73,6 +73,7 @@ def claim_statement(*, typed: bool, admitted: bool) -> Prepared:
             worker_id=bindparam("claimer", type_=Text),
             lease_expires_at=NOW + bindparam("lease", type_=Interval),
             scheduled_at=None,
+            isolated=False,  # whoever claims it alone says so
             started_at=NOW,
             version=Job.version + 1,
             updated_at=NOW,

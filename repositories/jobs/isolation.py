@@ -9,7 +9,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import ColumnElement, and_, select, true, update
 
 from repositories.errors import translated
 from repositories.jobs.admission import PARKED, not_paused
@@ -68,18 +68,18 @@ class Isolating(Claiming):
             await self._set(picked, isolated=True)
             return claimed[0] if claimed else None
 
-    async def claimed_before(self, ids: Collection[UUID], worker_id: str) -> list[ClaimedJob]:
+    async def claimed_before(self, ids: Collection[UUID] | None, worker_id: str) -> list[ClaimedJob]:
         """Return those of ``ids`` that a claim of this worker started although its answer was lost.
 
         Args:
-            ids: what was to be claimed; the caller runs none of them.
+            ids: what was to be claimed; the caller runs none of them. ``None``: it runs nothing at all.
             worker_id: the caller.
         """
         columns = [getattr(Job, name) for name in ClaimedJob._fields]
         with translated():
             rows = await self.session.execute(
                 select(*columns).where(
-                    named(ids),
+                    true() if ids is None else named(ids),
                     standing([JobStatus.PROCESSING]),
                     Job.worker_id == worker_id,
                 )

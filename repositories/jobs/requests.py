@@ -90,6 +90,7 @@ class Asking(JobStatements):
             "failures": 0,
             "crashes": 0,
             "suspicion": 0,
+            "isolated": False,
             "items_failed": 0,
             "progress": case((Job.items_total > 0, 100.0 * kept / Job.items_total), else_=0.0),
             "cancel_requested_at": None,

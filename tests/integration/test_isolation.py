@@ -1,21 +1,22 @@
 """What a lost lease counts: nothing for a job that ran beside others, a crash for one that ran alone."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from repositories.database import DatabaseManager
 from repositories.errors import DatabaseUnavailableError
 from repositories.jobs import ClaimedJob, DirectJobs, JobRepository
 from repositories.models import SUSPECT_FROM, Job
-from repositories.schemas import JobError, NewJob
+from repositories.schemas import Finish, JobError, NewJob
 from repositories.states import JobStatus
-from tests.waiting import until
 from tests.workshop import Workshop, working
 from tests.workshop import jobs as jobs_of
 from worker.client import JobClient
@@ -189,12 +190,40 @@ async def test_a_claim_whose_answer_was_lost_is_no_lost_lease(
     assert sorted(workshop.ran) == sorted(ids)
 
 
-async def test_why_says_that_a_job_waits_to_be_run_alone(client: JobClient, database: DatabaseManager) -> None:
-    async with database.get_transaction() as session:
-        job_id = await _suspect(JobRepository(session))
+async def test_a_job_that_a_person_asks_for_again_runs_beside_others_again(jobs: JobRepository) -> None:
+    job_id = await _suspect(jobs, max_attempts=1)
+    claimed = await jobs.claim_alone("alone", LEASE, TYPES, QUEUES)
+    assert claimed is not None
+    await jobs.finish([Finish(claimed.held, JobStatus.FAILED, None, JobError(code="odd", message="it went wrong"))])
+    await jobs.retry([job_id])
 
-    async def said() -> bool:
-        why = await client.why(job_id)
-        return "run alone" in why.sentence or "no worker" in why.sentence
+    job = await _lose_beside_others(jobs, job_id)
 
-    await until(said)
+    assert (job.status, job.crashes, job.suspicion) == (JobStatus.QUEUED, 0, 1)
+
+
+async def test_a_lone_claim_whose_answer_was_lost_is_found_again(
+    client: JobClient, shop: Runtime, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await client.enqueue_many(jobs_of("noop", 2))
+    async with shop.database.get_transaction() as session:
+        for job_id in ids:
+            for _ in range(SUSPECT_FROM):
+                await _lose_beside_others(JobRepository(session), job_id)
+    transaction, lost = shop.database.get_transaction, 0
+
+    @asynccontextmanager
+    async def answer_lost() -> AsyncIterator[AsyncSession]:
+        nonlocal lost
+        async with transaction() as session:
+            yield session
+        if lost == 0:
+            lost += 1
+            raise DatabaseUnavailableError("ConnectionDoesNotExistError", "08003")  # after the commit
+
+    monkeypatch.setattr(shop.database, "get_transaction", answer_lost)
+
+    assert await run_alone(shop) == 2
+
+    assert sorted(workshop.ran) == sorted(ids)
+    assert {(job.status, job.crashes) for job in await client.wait(ids, 5)} == {(JobStatus.COMPLETED, 0)}
