@@ -45,8 +45,8 @@ class ChaosEngine:
 
     name = "local"  # the client looks workspaces up under this name
 
-    def __init__(self, database: DatabaseManager) -> None:
-        del database
+    def __init__(self, database: DatabaseManager, **bounds: int) -> None:
+        del database, bounds
         self._journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._numbers = itertools.count(1)
 
