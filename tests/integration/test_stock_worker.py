@@ -236,7 +236,7 @@ async def test_a_stock_worker_that_is_told_several_queues_does_not_start(
     assert "Traceback" not in said.decode()
 
 
-def test_what_the_settings_make_is_a_worker_of_their_first_queue(settings: Settings) -> None:
+async def test_what_the_settings_make_is_a_worker_of_their_first_queue(settings: Settings) -> None:
     made = Worker(**worker_settings(settings, NOOP), handle_signals=False)
 
     assert (made.queue_name, made.pool.default_queue_name) == (default_queue_name, default_queue_name)

@@ -211,8 +211,7 @@ def _made(folder: Path) -> Path:
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # another process has just made it
-            folder.mkdir()
-            folder.chmod(0o700)
+            folder.mkdir(mode=0o700)
     return folder
 
 
