@@ -171,6 +171,8 @@ class Job(Base):
             "id",
             postgresql_where=text("status = 'queued' AND scheduled_at = 'infinity'::timestamptz"),
         ),
+        # Each worker looks every second whether one waits to be run alone; there are few, among many that are parked.
+        Index("ix_jobs_suspects", "id", postgresql_where=text(f"status = 'queued' AND suspicion >= {SUSPECT_FROM}")),
         Index("ix_jobs_processing", "id", postgresql_where=text("status = 'processing'")),
         Index(
             "ix_jobs_dependents",

@@ -9,21 +9,20 @@ from collections.abc import Collection
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, select, true, update
+from sqlalchemy import ColumnElement, and_, literal, select, update
 
 from repositories.errors import translated
-from repositories.jobs.admission import PARKED, not_paused
+from repositories.jobs.admission import not_paused
 from repositories.jobs.claim import ClaimedJob, Claiming
-from repositories.jobs.core import named, standing
+from repositories.jobs.core import in_state, named, standing
 from repositories.models import SUSPECT_FROM, Job
 from repositories.states import JobStatus
 
 
 def _suspects(types: Collection[str], queues: Collection[str]) -> ColumnElement[bool]:
     return and_(
-        standing([JobStatus.QUEUED]),
-        Job.scheduled_at == PARKED,
-        Job.suspicion >= SUSPECT_FROM,
+        in_state(JobStatus.QUEUED),
+        Job.suspicion >= literal(SUSPECT_FROM, literal_execute=True),  # spelled as ix_jobs_suspects has it
         Job.type.in_(types),
         Job.queue.in_(queues),
         not_paused(),
@@ -76,11 +75,11 @@ class Isolating(Claiming):
             worker_id: the caller.
         """
         columns = [getattr(Job, name) for name in ClaimedJob._fields]
+        running = in_state(JobStatus.PROCESSING) if ids is None else and_(named(ids), standing([JobStatus.PROCESSING]))
         with translated():
             rows = await self.session.execute(
                 select(*columns).where(
-                    true() if ids is None else named(ids),
-                    standing([JobStatus.PROCESSING]),
+                    running,
                     Job.worker_id == worker_id,
                 )
             )

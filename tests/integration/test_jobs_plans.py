@@ -50,6 +50,8 @@ HOT: list[tuple[Callable[[JobRepository], Awaitable[Any]], str]] = [
     (lambda jobs: jobs.queue_positions([SOMEBODY]), "ix_jobs_queue_order"),
     (lambda jobs: jobs.rescue(), "ix_jobs_processing"),
     (lambda jobs: jobs.take_due(), "ix_jobs_scheduled"),
+    (lambda jobs: jobs.has_suspects(["common"], ["default"]), "ix_jobs_suspects"),
+    (lambda jobs: jobs.claimed_before(None, "worker-1"), "ix_jobs_processing"),
 ]
 
 
