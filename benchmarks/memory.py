@@ -44,12 +44,12 @@ class Look(NamedTuple):
     rss_bytes: int
 
 
-def settings_for(servers: Servers) -> Settings:
+def settings_for(servers: Servers, concurrency: int = 500) -> Settings:
     """The defaults, but for the servers and the concurrency."""
     return load_settings(
         database_url=servers.database_url.replace("postgresql:", "postgresql+asyncpg:", 1),
         redis_url=servers.redis_url,
-        worker_concurrency=500,
+        worker_concurrency=concurrency,
     )
 
 
@@ -65,8 +65,8 @@ def work() -> None:
 
 
 @asynccontextmanager
-async def worker_process(settings: Settings) -> AsyncIterator[Process]:
-    """A worker in a process of its own, whose log goes nowhere, until the block ends."""
+async def worker_process(settings: Settings, module: str = "benchmarks.memory") -> AsyncIterator[Process]:
+    """A worker in a process of its own, whose log goes nowhere, until the block ends: ``python -m module --work``."""
     assert settings.database_url is not None
     assert settings.redis_url is not None
     told = {
@@ -76,7 +76,7 @@ async def worker_process(settings: Settings) -> AsyncIterator[Process]:
         "LOG_FORMAT": "json",
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.memory", "--work"), env=os.environ | told, stderr=asyncio.subprocess.DEVNULL
+        *(sys.executable, "-m", module, "--work"), env=os.environ | told, stderr=asyncio.subprocess.DEVNULL
     )
     try:
         yield process

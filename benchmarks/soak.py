@@ -13,20 +13,18 @@ attempts that it needs.
 import argparse
 import asyncio
 import json
-import os
 import sys
 import time
 from asyncio.subprocess import Process
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import psutil
 from sqlalchemy import text
 
-from benchmarks.memory import settings_for
+from benchmarks.memory import settings_for, unfinished, worker_process
 from benchmarks.servers import Servers, bench_servers
 from repositories.database import DatabaseManager
 from repositories.migrations import upgrade
@@ -35,9 +33,10 @@ from worker.client import JobClient, open_client
 from worker.document_settings import MIB
 from worker.run import Run
 from worker.runner import Runner
-from worker.settings import Settings, load_settings
+from worker.settings import load_settings
 
 JOB_TYPE = "bench_soak"
+CONCURRENCY = 10  # a worker's default
 FAILS_FIRST = 100  # one job in so many
 CALLS_PER_SECOND = 10
 LOOKED_AT_AFTER_SECONDS = (0.5, 10.0)
@@ -53,7 +52,6 @@ _TIMES = text(
     """
 )
 _NOW = text("SELECT clock_timestamp()")
-_LEFT = text("SELECT count(*) FROM jobs WHERE completed_at IS NULL")
 _CONNECTIONS = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
 _WRONG = text(
     """
@@ -92,27 +90,6 @@ async def once_bad(run: Run) -> dict[str, Any]:
 def work() -> None:
     """Be a worker; where the servers are stands in the environment."""
     Runner(load_settings(), {JOB_TYPE: once_bad}).run()
-
-
-@asynccontextmanager
-async def worker_process(settings: Settings) -> AsyncIterator[Process]:
-    """A worker in a process of its own, whose log goes nowhere, until the block ends."""
-    assert settings.database_url is not None
-    assert settings.redis_url is not None
-    told = {
-        "DATABASE_URL": settings.database_url.get_secret_value(),
-        "REDIS_URL": settings.redis_url.get_secret_value(),
-        "LOG_FORMAT": "json",
-    }
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.soak", "--work"), env=os.environ | told, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
 
 
 class Load:
@@ -209,7 +186,7 @@ class Observer:
         return Look(
             minute=len(self.looks) + 1,
             jobs=times.jobs,
-            left=int(await self._one(_LEFT)),
+            left=await unfinished(self._database),
             waited_p50=1000 * float(waited[0]),
             waited_p99=1000 * float(waited[1]),
             took_p50=1000 * float(took[0]),
@@ -238,16 +215,15 @@ async def until_drained(database: DatabaseManager) -> None:
     Raises:
         TimeoutError: some are not after :data:`DRAIN_SECONDS`.
     """
-    async with asyncio.timeout(DRAIN_SECONDS), database.get_session() as session:
-        while await session.scalar(_LEFT):
-            await session.rollback()
+    async with asyncio.timeout(DRAIN_SECONDS):
+        while await unfinished(database):  # noqa: ASYNC110 - only PostgreSQL knows
             await asyncio.sleep(0.2)
 
 
 async def soak(minutes: float, rate: int, workers: int, *, as_json: bool) -> int:
     """Run it once, on servers of its own; return how many jobs do not stand on the record as they should."""
     with bench_servers(durable=True) as servers:
-        settings = settings_for(servers)
+        settings = settings_for(servers, CONCURRENCY)
         assert settings.database_url is not None
         url = settings.database_url.get_secret_value()
 
@@ -259,7 +235,9 @@ async def soak(minutes: float, rate: int, workers: int, *, as_json: bool) -> int
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(open_client(settings))
             database = await stack.enter_async_context(DatabaseManager(url, pool_size=1))
-            processes = [await stack.enter_async_context(worker_process(settings)) for _ in range(workers)]
+            processes = [
+                await stack.enter_async_context(worker_process(settings, "benchmarks.soak")) for _ in range(workers)
+            ]
             load, observer = Load(client, rate), Observer(servers, database, processes)
             background = [asyncio.create_task(load.watch()), asyncio.create_task(observer.every(60))]
             try:

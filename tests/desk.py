@@ -3,13 +3,14 @@
 import hashlib
 from typing import Any
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from repositories.documents import DocumentRepository, Reservation, ReservationOutcome
 from repositories.items import ItemRepository
 from repositories.jobs import JobRepository
-from repositories.schemas import Held, ItemOutcome, NewItem
-from repositories.states import ItemStatus
+from repositories.schemas import Finish, Held, ItemOutcome, NewItem
+from repositories.states import ItemStatus, JobStatus
 from repositories.workspaces import WorkspaceRepository
 from tests.factories import ERROR, LEASE, expire_lease, hold, running_jobs
 
@@ -68,6 +69,21 @@ class Desk:
         await self.jobs.rescue()
         (claimed,) = await self.jobs.claim([held.job_id], "worker-2", LEASE)
         return hold(claimed)
+
+    async def leave(self, held: Held, end: str, long_ago: str) -> None:
+        """Have a job end, or its attempt be lost (``lost and claimed``: by another one), or the job be ``deleted``."""
+        match end:
+            case "lost":
+                await expire_lease(self.session, held.job_id)
+                await self.jobs.rescue()
+            case "lost and claimed":
+                await self.again(held)
+            case "deleted":
+                await self.session.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": held.job_id})
+                await self.session.execute(text(long_ago))
+            case _:
+                error = ERROR if end == JobStatus.FAILED else None
+                await self.jobs.finish([Finish(held, JobStatus(end), None, error)])
 
     async def end(self, held: Held, position: int, status: ItemStatus) -> None:
         error = ERROR if status is ItemStatus.FAILED else None

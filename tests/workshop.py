@@ -8,10 +8,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from repositories.schemas import JobError, NewJob
+from repositories.models import JobItem
+from repositories.schemas import ItemOutcome, JobError, NewItem, NewJob
 from worker.batches import Batches
 from worker.errors import JobFailedError, RetryAfterError, Snooze
-from worker.run import Run, Runtime
+from worker.run import Run, Runtime, Task
 
 Tasks = dict[str, Callable[[Run], Awaitable[dict[str, Any]]]]
 
@@ -75,3 +76,16 @@ def jobs(kind: str, count: int = 1, **fields: Any) -> list[NewJob]:
 async def working(runtime: Runtime, *queues: str) -> AsyncIterator[Batches]:
     async with Batches(runtime, queues or ("default",)) as batches:
         yield batches
+
+
+def doing(count: int, handle: Callable[[JobItem], Awaitable[ItemOutcome]]) -> Task:
+    """A task whose job has so many items, each of which is handed to ``handle``."""
+
+    async def run_items(run: Run) -> dict[str, Any]:
+        async def expand() -> list[NewItem]:
+            return [NewItem(position=at, key=str(at), spec={}) for at in range(count)]
+
+        await run.each(await run.items(expand), handle)
+        return {}
+
+    return run_items

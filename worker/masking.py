@@ -1,8 +1,8 @@
 """What a line may say of a URL, and how long it may be: text from outside is masked and cut in linear time.
 
 A URL shows scheme, host, port and path, whatever stands around it. :func:`mask` is for messages to people,
-:func:`clean` for every value of a log line. Both look at each character a fixed number of times: log lines are made on
-the event loop, and the text in them is chosen by others.
+:func:`safe_value` for every value of a log line. Both look at each character a fixed number of times: log lines are
+made on the event loop, and the text in them is chosen by others.
 """
 
 import re
@@ -37,7 +37,7 @@ def mask(text: str) -> str:
     return _masked(text, parameters=True) if "://" in text else text
 
 
-def clean(value: Any, depth: int = 0) -> Any:
+def safe_value(value: Any, depth: int = 0) -> Any:
     """Return a log line's value without secrets of URLs and of bounded length, to the last nested text.
 
     Args:
@@ -48,7 +48,7 @@ def clean(value: Any, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
-        return cleaned(value)
+        return safe_text(value)
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         if depth == _DEEPEST:
             return "…"
@@ -56,14 +56,14 @@ def clean(value: Any, depth: int = 0) -> Any:
         if isinstance(value, Mapping):
             # The key in its spelling: two that differ behind the cut must not become one without a word.
             pairs = [(key, value[key]) for key, _ in zip(value, range(_MOST_VALUES), strict=False)]
-            found = {cleaned(str(key)): clean(inner, depth + 1) for key, inner in pairs}
+            found = {safe_text(str(key)): safe_value(inner, depth + 1) for key, inner in pairs}
             return found | {"…": f"{left:,} more"} if left > 0 else found
-        values = [clean(inner, depth + 1) for inner, _ in zip(value, range(_MOST_VALUES), strict=False)]
+        values = [safe_value(inner, depth + 1) for inner, _ in zip(value, range(_MOST_VALUES), strict=False)]
         return [*values, f"… {left:,} more"] if left > 0 else values
-    return cleaned(str(value))
+    return safe_text(str(value))
 
 
-def cleaned(text: str) -> str:
+def safe_text(text: str) -> str:
     """Return ``text`` as a log line may hold it: cut, then masked."""
     text = cut(text)
     if _ESCAPED in text:

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import orjson
 import structlog
 
-from worker.masking import LONGEST_VALUE, clean
+from worker.masking import LONGEST_VALUE, safe_value
 from worker.settings import LogFormat, LogLevel
 from worker.visible import block, one_line
 
@@ -31,7 +31,7 @@ _OURS = frozenset({"timestamp", "level"})
 def _clean_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
         if key not in _OURS:
-            event[key] = clean(value)
+            event[key] = safe_value(value)
     return event
 
 

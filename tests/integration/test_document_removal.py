@@ -12,11 +12,11 @@ from repositories.database import DatabaseManager
 from repositories.documents import REMOVAL_LOCK, DocumentRepository, Reservation
 from repositories.locks import Locks
 from repositories.migrations import downgrade, upgrade
-from repositories.schemas import Finish, Held
+from repositories.schemas import Held
 from repositories.states import DocumentState, JobStatus
 from repositories.workspaces import WorkspaceRepository
 from tests.desk import ABANDONED, BUSY, HELD, MINE, WAITING, Desk, sha256, workspace
-from tests.factories import ERROR, expire_lease
+from tests.factories import expire_lease
 from tests.waiting import until
 
 LONG_AGO = "UPDATE workspace_documents SET removing_at = now() - interval '1 hour'"
@@ -139,18 +139,7 @@ async def test_a_lost_attempt_drops_nothing_that_the_engine_lacks(desk: Desk) ->
 async def test_who_wants_a_content_takes_over_the_removal_of_one_that_ended(desk: Desk, end: str) -> None:
     dead, ids = await removing(desk, "hours")
     other = await desk.job()
-    match end:
-        case "lost":
-            await expire_lease(desk.session, dead.job_id)
-            await desk.jobs.rescue()
-        case "lost and claimed":
-            await desk.again(dead)
-        case "deleted":
-            await desk.session.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": dead.job_id})
-            await desk.session.execute(text(LONG_AGO))
-        case _:
-            error = ERROR if end == JobStatus.FAILED else None
-            await desk.jobs.finish([Finish(dead, JobStatus(end), None, error)])
+    await desk.leave(dead, end, LONG_AGO)
 
     left = await desk.reserve(other)
     assert (left.outcome, left.document_id, left.locations) == (ABANDONED, ids[0], ("place-hours.md-hours",))

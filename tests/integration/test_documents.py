@@ -25,7 +25,7 @@ from repositories.schemas import MAX_ITEMS, Finish, Held
 from repositories.states import DocumentState, ItemStatus, JobStatus
 from repositories.workspaces import WorkspaceRepository
 from tests.desk import BUSY, HELD, LOST, MINE, WAITING, Desk, sha256, workspace
-from tests.factories import ERROR, LEASE, expire_lease, hold
+from tests.factories import LEASE, expire_lease, hold
 from tests.waiting import until
 
 
@@ -166,18 +166,7 @@ async def test_no_write_of_a_lost_attempt_lands(desk: Desk) -> None:
 async def test_the_reservation_of_a_job_that_is_not_at_work_any_more_is_taken_over(desk: Desk, end: str) -> None:
     dead, alive = await desk.job(), await desk.job()
     await desk.reserve(dead, name="dead.md")
-    match end:
-        case "lost":
-            await expire_lease(desk.session, dead.job_id)
-            await desk.jobs.rescue()
-        case "lost and claimed":
-            await desk.again(dead)
-        case "deleted":
-            await desk.session.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": dead.job_id})
-            await desk.session.execute(text("UPDATE workspace_documents SET reserved_at = now() - interval '1 hour'"))
-        case _:
-            error = ERROR if end == JobStatus.FAILED else None
-            await desk.jobs.finish([Finish(dead, JobStatus(end), None, error)])
+    await desk.leave(dead, end, "UPDATE workspace_documents SET reserved_at = now() - interval '1 hour'")
 
     assert await desk.reserve(alive, name="alive.md") == Reservation(MINE, "alive.md", alive.job_id)
 

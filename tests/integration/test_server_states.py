@@ -5,7 +5,6 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import asyncpg
 import pytest
@@ -14,12 +13,12 @@ from sqlalchemy import text
 from repositories.database import DatabaseManager
 from repositories.errors import DatabaseRefusedError
 from repositories.models import JobItem
-from repositories.schemas import ItemOutcome, NewItem
+from repositories.schemas import ItemOutcome
 from repositories.states import ItemStatus, JobStatus
 from tests.waiting import until
-from tests.workshop import Workshop, jobs, working
+from tests.workshop import Workshop, doing, jobs, working
 from worker.client import JobClient
-from worker.run import Run, Runtime
+from worker.run import Runtime
 
 OF_ITS_OWN_STATE = ["25006", "55P03", "57014", "40001", "40P01", "53100", "53300", "58030", "57P01", "42501", "P0001"]
 
@@ -67,19 +66,12 @@ async def test_an_item_that_is_refused_for_a_while_is_done_once(
     await _refuse_twice(database, code, "job_items", "new.status = 'done'")
     asked: list[int] = []
 
-    async def items(run: Run) -> dict[str, Any]:
-        async def expand() -> list[NewItem]:
-            return [NewItem(position=at, key=str(at), spec={}) for at in range(9)]
-
-        async def handle(item: JobItem) -> ItemOutcome:
-            asked.append(item.position)
-            return ItemOutcome(position=item.position, status=ItemStatus.DONE)
-
-        await run.each(await run.items(expand), handle)
-        return {}
+    async def handle(item: JobItem) -> ItemOutcome:
+        asked.append(item.position)
+        return ItemOutcome(position=item.position, status=ItemStatus.DONE)
 
     (job_id,) = await client.enqueue_many(jobs("items"))
-    shop.tasks = {"items": items}
+    shop.tasks = {"items": doing(9, handle)}
     async with working(shop):
         (ended,) = await client.wait([job_id], timeout_seconds=20)
 
@@ -92,19 +84,12 @@ async def test_nothing_is_begun_while_outcomes_cannot_be_recorded(
 ) -> None:
     begun: list[int] = []
 
-    async def items(run: Run) -> dict[str, Any]:
-        async def expand() -> list[NewItem]:
-            return [NewItem(position=at, key=str(at), spec={}) for at in range(500)]
+    async def handle(item: JobItem) -> ItemOutcome:
+        begun.append(item.position)
+        await asyncio.sleep(0.001)
+        return ItemOutcome(position=item.position, status=ItemStatus.DONE)
 
-        async def handle(item: JobItem) -> ItemOutcome:
-            begun.append(item.position)
-            await asyncio.sleep(0.001)
-            return ItemOutcome(position=item.position, status=ItemStatus.DONE)
-
-        await run.each(await run.items(expand), handle)
-        return {}
-
-    shop.tasks = {"items": items}
+    shop.tasks = {"items": doing(500, handle)}
     (job_id,) = await client.enqueue_many(jobs("items"))
     async with working(shop):
         await until(lambda: _true(len(begun) > 0))

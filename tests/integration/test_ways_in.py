@@ -16,12 +16,12 @@ from repositories.database import DatabaseManager
 from repositories.errors import InvalidFilterError, InvalidValueError
 from repositories.jobs import JobRepository
 from repositories.models import Job, JobItem
-from repositories.schemas import ItemOutcome, JobFilters, NewItem, NewJob, PaginationParams
+from repositories.schemas import ItemOutcome, JobFilters, NewJob, PaginationParams
 from repositories.states import ItemStatus, JobStatus
+from tests.workshop import doing, working
 from tests.workshop import jobs as jobs_of
-from tests.workshop import working
 from worker.client import JobClient
-from worker.run import Run, Runtime
+from worker.run import Runtime
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 HOSTILE = {
@@ -244,19 +244,12 @@ async def test_one_result_that_cannot_be_recorded_fails_its_item_alone(
     asked: list[int] = []
     results: dict[int, Any] = {3: {"score": math.nan, "text": "\x00"}, 5: {"text": object()}}
 
-    async def questions(run: Run) -> dict[str, Any]:
-        async def expand() -> list[NewItem]:
-            return [NewItem(position=at, key=str(at), spec={}) for at in range(9)]
+    async def ask(item: JobItem) -> ItemOutcome:
+        asked.append(item.position)
+        result = results.get(item.position, {"answer": 42})
+        return ItemOutcome(position=item.position, status=ItemStatus.DONE, result=result)
 
-        async def ask(item: JobItem) -> ItemOutcome:
-            asked.append(item.position)
-            result = results.get(item.position, {"answer": 42})
-            return ItemOutcome(position=item.position, status=ItemStatus.DONE, result=result)
-
-        await run.each(await run.items(expand), ask)
-        return {}
-
-    shop.tasks = {"questions": questions}
+    shop.tasks = {"questions": doing(9, ask)}
     (job_id,) = await client.enqueue_many(jobs_of("questions"))
     async with working(shop):
         (job,) = await client.wait([job_id], timeout_seconds=20)

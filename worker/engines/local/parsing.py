@@ -185,11 +185,9 @@ class Parsers:
     def _refusal(self, name: str, said: str, status: int | None, *, too_slow: bool) -> DocumentRejectedError:
         if too_slow:
             return too_large(name, f"it could not be read within {self._seconds} seconds (PARSER_SECONDS)")
+        needed = f"more than {self._max_memory_bytes // 2**20} MiB of memory (PARSER_MAX_BYTES)"
         if any(sign in said for sign in _OUT_OF_MEMORY):
-            return too_large(
-                name, f"reading it needs more than {self._max_memory_bytes // 2**20} MiB of memory (PARSER_MAX_BYTES)"
-            )
+            return too_large(name, f"reading it needs {needed}")
         if status == -signal.SIGABRT:  # what libraries in C++ do when they are given no memory
-            most = f"more than {self._max_memory_bytes // 2**20} MiB of memory"
-            return too_large(name, f"its parser gave up, as where it needs {most} (PARSER_MAX_BYTES)")
+            return too_large(name, f"its parser gave up, as where it needs {needed}")
         return damaged(name, "the parser broke off")
