@@ -21,6 +21,7 @@ from repositories.items import ItemRepository
 from repositories.jobs import JobRepository
 from repositories.schemas import MAX_BATCH, Held, ItemOutcome, JobError
 from repositories.states import ItemStatus
+from worker.masking import without_secrets
 from worker.server_wait import ServerWait
 
 PROGRESS_SECONDS = 0.25
@@ -70,7 +71,9 @@ class ItemRecorder:
         self._parent: asyncio.Task[object] | None = None
 
     def add(self, outcome: ItemOutcome) -> None:
-        """Have ``outcome`` written with the next group."""
+        """Have ``outcome`` written with the next group, its error without secrets."""
+        if outcome.error is not None:
+            outcome = outcome.model_copy(update={"error": without_secrets(outcome.error)})
         self._gathered.append(outcome)
         self._more.set()
 

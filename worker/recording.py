@@ -22,6 +22,7 @@ from repositories.jobs import ClaimedJob, DirectJobs, JobRepository, Waiting
 from repositories.schemas import Finish, JobError, Outcome, PutBack
 from repositories.states import JobStatus
 from worker.ends import AWAY_SECONDS, Cancelled, Completed, End, Failed, HandedBack, Lost, TryAgain
+from worker.masking import without_secrets
 from worker.queue import QueueUnavailableError
 from worker.recorder import NOT_RECORDABLE
 from worker.retries import DEFAULT_RETRIES, retry_delay
@@ -151,9 +152,9 @@ def _row(ended: Ended) -> Finish | PutBack:
             return Finish(run.held, JobStatus.CANCELLED)
         case TryAgain(error, delay) if not run.is_last_attempt:
             policy = run.runtime.retries.get(run.job.type, DEFAULT_RETRIES)
-            return PutBack(run.held, delay or retry_delay(run.job.failures, policy), error)
+            return PutBack(run.held, delay or retry_delay(run.job.failures, policy), without_secrets(error))
         case Failed(error) | TryAgain(error):
-            return Finish(run.held, JobStatus.FAILED, None, error)
+            return Finish(run.held, JobStatus.FAILED, None, without_secrets(error))
         case HandedBack(delay):
             return PutBack(run.held, delay)
     raise TypeError(f"a lost attempt writes nothing: {end}")

@@ -19,11 +19,12 @@ from typing import Any, TextIO
 import orjson
 import structlog
 
-from worker.masking import LONGEST_VALUE, safe_value
+from worker.masking import LONGEST_VALUE, safe_field
+from worker.masking.named import may_hold_secrets
 from worker.settings import LogFormat, LogLevel
 from worker.visible import block, one_line
 
-_SIGNS_OF_URLS = (b"://", b"?", b":\\\\/")  # the last as some JSON writers spell the first, spelled as JSON
+_SIGNS_OF_URLS = (b"//", b"?", b"%", b":\\\\/")  # the last as some JSON writers spell the first, spelled as JSON
 _SEVERAL_LINES = frozenset({"exception", "stack"})
 _OURS = frozenset({"timestamp", "level"})
 
@@ -31,7 +32,7 @@ _OURS = frozenset({"timestamp", "level"})
 def _clean_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
         if key not in _OURS:
-            event[key] = safe_value(value)
+            event[key] = safe_field(key, value)
     return event
 
 
@@ -60,10 +61,14 @@ def _dumped(line: dict[str, Any]) -> bytes:
         text = orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z)
     except TypeError:  # a number of more than 64 bits, a file's name that is no text, what is nested too deep
         text = b""
-    if text and len(text) <= LONGEST_VALUE and not any(sign in text for sign in _SIGNS_OF_URLS):
+    if text and len(text) <= LONGEST_VALUE and not _may_need_masking(text):
         return text
     told = {"timestamp": str(line["timestamp"]).replace(" ", "T").replace("+00:00", "Z")}
     return json.dumps(_clean_values(None, "", line | told)).encode()
+
+
+def _may_need_masking(text: bytes) -> bool:
+    return any(sign in text for sign in _SIGNS_OF_URLS) or may_hold_secrets(text)
 
 
 _JSON = [structlog.processors.format_exc_info, _as_json]

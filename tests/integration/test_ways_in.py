@@ -16,12 +16,14 @@ from repositories.database import DatabaseManager
 from repositories.errors import InvalidFilterError, InvalidValueError
 from repositories.jobs import JobRepository
 from repositories.models import Job, JobItem
-from repositories.schemas import ItemOutcome, JobFilters, NewJob, PaginationParams
+from repositories.schemas import ItemOutcome, JobError, JobFilters, NewJob, PaginationParams
 from repositories.states import ItemStatus, JobStatus
+from tests.waiting import until
 from tests.workshop import doing, working
 from tests.workshop import jobs as jobs_of
 from worker.client import JobClient
-from worker.run import Runtime
+from worker.errors import JobFailedError
+from worker.run import Run, Runtime
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 HOSTILE = {
@@ -259,3 +261,35 @@ async def test_one_result_that_cannot_be_recorded_fails_its_item_alone(
     assert sorted(asked) == list(range(9))
     assert items[3].result == {"score": "NaN", "text": "\ufffd"}
     assert items[5].error_code == "result_not_recordable"
+
+
+async def test_no_error_on_the_record_shows_a_secret(client: JobClient, shop: Runtime) -> None:
+    said = "401: {'Authorization': 'Bearer hunter2'} at //me:hunter2@h, password=hunter2"
+
+    async def ask(item: JobItem) -> ItemOutcome:
+        error = JobError(code="refused", message=said)
+        return ItemOutcome(position=item.position, status=ItemStatus.FAILED, error=error)
+
+    async def crash(run: Run) -> dict[str, Any]:
+        raise RuntimeError(said)
+
+    async def fail(run: Run) -> dict[str, Any]:
+        raise JobFailedError("refused", said)
+
+    shop.tasks = {"items": doing(1, ask), "crashes": crash, "fails": fail}
+    ids = await client.enqueue_many(
+        [*jobs_of("items"), *jobs_of("crashes", max_attempts=2), *jobs_of("crashes", max_attempts=1), *jobs_of("fails")]
+    )
+    async with working(shop):
+        ended = await client.wait([ids[0], *ids[2:]], timeout_seconds=20)
+        await until(lambda: _has_an_error(client, ids[1]))
+    (item,) = await client.items(ids[0])
+
+    errors = [error for job in [*ended, await client.status(ids[1])] for error in job.errors]
+    assert len(errors) == 3
+    assert "hunter2" not in f"{errors} {item.error}"
+    assert "//***@h" in str(item.error)
+
+
+async def _has_an_error(client: JobClient, job_id: UUID) -> bool:
+    return bool((await client.status(job_id)).errors)
