@@ -110,26 +110,28 @@ class Upkeep:
     async def rescue(self) -> None:
         """Put jobs of dead workers back, and hand them over at once."""
         try:
-            outcome, waiting = await self._rescue()
+            outcome, waiting, workers = await self._rescue()
         except TransactionAbortedError:
             raise  # another transaction was in the way: that keeps no worker from extending its leases
         except DatabaseStateError:
             self._away = True
             raise
         for job_id, status in outcome.moved.items():
-            log.warning("job.rescued", job_id=str(job_id), status=str(status))
+            log.warning("job.rescued", job_id=str(job_id), status=str(status), lost_worker=workers.get(job_id))
         await self._queue.forget([job_id for job_id, status in outcome.moved.items() if status.is_final])
         await self._queue.hand_over(waiting)
 
-    async def _rescue(self) -> tuple[Outcome, list[Waiting]]:
+    async def _rescue(self) -> tuple[Outcome, list[Waiting], dict[UUID, str]]:
         async with self._database.get_transaction() as session:
             if self._away:  # it is back: those who live get a lease's time to say so
                 self._away, self._rescue_from = False, time.monotonic() + self._lease.total_seconds()
             if time.monotonic() < self._rescue_from:
-                return Outcome(), []
+                return Outcome(), [], {}
             jobs = JobRepository(session, self._hot)
             outcome = await jobs.rescue(_BATCH, self._lease)
-            return outcome, await jobs.waiting_among(outcome.released) if outcome.released else []
+            if not outcome.moved:
+                return outcome, [], {}
+            return outcome, await jobs.waiting_among(outcome.released), await jobs.last_workers(outcome.moved)
 
     async def stage(self) -> None:
         """Hand over scheduled jobs whose time has come, and parked ones that may run by now."""

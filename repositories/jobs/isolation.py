@@ -18,6 +18,8 @@ from repositories.jobs.core import in_state, named, standing
 from repositories.models import SUSPECT_FROM, Job
 from repositories.states import JobStatus
 
+_LOOKED_AT = 500  # suspects are few
+
 
 def _suspects(types: Collection[str], queues: Collection[str]) -> ColumnElement[bool]:
     return and_(
@@ -50,22 +52,29 @@ class Isolating(Claiming):
             queues: whose jobs it runs.
         """
         with translated():
-            picked = await self.session.scalar(
-                select(Job.id)
-                .where(_suspects(types, queues))
-                .order_by(Job.priority, Job.queued_at, Job.id)
-                .limit(1)
-                .with_for_update(skip_locked=True)
-            )
-            if picked is None:
-                return None
-            await self._set(picked, scheduled_at=None)
-            if not (await self.admit([picked], types)).start:
-                await self.park([picked])
-                return None
-            claimed = await self.claim([picked], worker_id, lease, types, admitted=True)
-            await self._set(picked, isolated=True)
-            return claimed[0] if claimed else None
+            for picked in await self._first_of_each_queue(types, queues):
+                await self._set(picked, scheduled_at=None)
+                if not (await self.admit([picked], types)).start:
+                    await self.park([picked])
+                    continue
+                claimed = await self.claim([picked], worker_id, lease, types, admitted=True)
+                await self._set(picked, isolated=True)
+                return claimed[0] if claimed else None
+        return None
+
+    async def _first_of_each_queue(self, types: Collection[str], queues: Collection[str]) -> list[UUID]:
+        """Lock the suspects that stand first; a queue that is full keeps none of another queue back."""
+        rows = await self.session.execute(
+            select(Job.queue, Job.id)
+            .where(_suspects(types, queues))
+            .order_by(Job.priority, Job.queued_at, Job.id)
+            .limit(_LOOKED_AT)
+            .with_for_update(skip_locked=True)
+        )
+        first: dict[str, UUID] = {}
+        for queue, job_id in rows:
+            first.setdefault(queue, job_id)
+        return list(first.values())
 
     async def claimed_before(self, ids: Collection[UUID] | None, worker_id: str) -> list[ClaimedJob]:
         """Return those of ``ids`` that a claim of this worker started although its answer was lost.

@@ -120,6 +120,14 @@ class Maintaining(Admitting):
             outcome.released += [job_id for job_id, status in outcome.moved.items() if status is JobStatus.QUEUED]
             return outcome
 
+    async def last_workers(self, ids: Collection[UUID]) -> dict[UUID, str]:
+        """Return which worker ran each of these jobs last; one that never ran is left out."""
+        with translated():
+            rows = await self.session.execute(
+                select(Job.id, Job.worker_id).where(named(ids), Job.worker_id.is_not(None))
+            )
+            return {job_id: worker_id for job_id, worker_id in rows}
+
     async def take_due(self, limit: int = 1_000, types: Collection[str] | None = None) -> list[Waiting]:
         """Return scheduled jobs whose time has come, and parked ones that may run: both are not scheduled any more.
 

@@ -92,6 +92,10 @@ CLAIMED_AGAIN = change(7, "chaos_worker_1", "queued", "processing", (1, 2), new_
 LATE_FINISH = change(8, "chaos_worker_0", "processing", "completed", (2, 2), old_worker=OTHER, new_worker=OTHER)
 BROKEN: dict[str, tuple[str, Callable[[], Evidence]]] = {
     "unfinished": ("every job is final", lambda: evidence(row=ROW._replace(status="processing"))),
+    "innocent": (
+        "no innocent job fails with its worker",
+        lambda: evidence(row=ROW._replace(status="failed", errors='[{"code": "odd"}, {"code": "worker_lost"}]')),
+    ),
     "missing": ("no acknowledged job is lost", lambda: evidence(row=None)),
     "two jobs of one key": ("an idempotency key is one job", lambda: with_told(keys=[(JOB, PARENT)])),
     "wrong counts": ("counts agree with items", lambda: evidence(row=ROW._replace(items_done=0))),

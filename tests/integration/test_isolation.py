@@ -133,6 +133,22 @@ async def test_suspects_start_in_the_order_of_their_queue_and_within_its_limits(
     assert await claim() is None
 
 
+async def test_a_full_queue_keeps_no_suspect_of_another_queue_back(client: JobClient, database: DatabaseManager) -> None:
+    async with database.get_transaction() as session:
+        jobs = JobRepository(session)
+        waits = await _suspect(jobs, queue="full", priority=0)
+        await jobs.claim([await _job(jobs, queue="full")], "another", LEASE)
+        free = await _suspect(jobs, queue="free", priority=9)
+    await client.limit_queue("full", max_running=1)
+
+    async with database.get_transaction() as session:
+        claimed = await JobRepository(session).claim_alone("alone", LEASE, TYPES, ("full", "free"))
+
+    assert claimed is not None
+    assert claimed.id == free
+    assert (await client.status(waits)).status is JobStatus.QUEUED
+
+
 async def test_suspects_are_run_one_after_another(client: JobClient, shop: Runtime, workshop: Workshop) -> None:
     ids = await client.enqueue_many(jobs_of("held", 3))
     async with shop.database.get_transaction() as session:

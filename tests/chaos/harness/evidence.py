@@ -32,6 +32,7 @@ class JobRow(NamedTuple):
     items_failed: int
     items_skipped: int
     depends_on: list[UUID]
+    errors: str = "[]"  # JSON
 
 
 class ItemRow(NamedTuple):

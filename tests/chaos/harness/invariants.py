@@ -3,6 +3,7 @@
 They are asked once the schedule has ended, everything is healthy again and the queue has had its time to drain.
 """
 
+import json
 import re
 import signal
 from collections import Counter
@@ -28,6 +29,18 @@ def every_job_is_final(evidence: Evidence) -> Iterator[Violation]:
     for job in evidence.jobs.values():
         if job.status not in _FINAL:
             yield Violation("every job is final", f"it is still {job.status} in attempt {job.attempt}", job.id)
+
+
+def no_innocent_job_is_lost_with_its_workers(evidence: Evidence) -> Iterator[Violation]:
+    """No job here kills its worker, so none fails because workers died."""
+    for job in evidence.jobs.values():
+        if job.status == JobStatus.FAILED and _last_code(job.errors) == "worker_lost":
+            yield Violation("no innocent job fails with its worker", job.errors, job.id)
+
+
+def _last_code(errors: str) -> str | None:
+    told = json.loads(errors)
+    return told[-1]["code"] if told else None
 
 
 def no_acknowledged_job_is_missing(evidence: Evidence) -> Iterator[Violation]:
@@ -212,6 +225,7 @@ def callers_see_documented_errors(evidence: Evidence) -> Iterator[Violation]:
 INVARIANTS: tuple[Callable[[Evidence], Iterator[Violation]], ...] = (
     no_acknowledged_job_is_missing,
     every_job_is_final,
+    no_innocent_job_is_lost_with_its_workers,
     every_item_is_recorded_once,
     recorded_items_were_done,
     no_recorded_item_is_begun_again,
