@@ -126,7 +126,7 @@ class Maintaining(Admitting):
             rows = await self.session.execute(
                 select(Job.id, Job.worker_id).where(named(ids), Job.worker_id.is_not(None))
             )
-            return {job_id: worker_id for job_id, worker_id in rows}
+            return {job.id: job.worker_id or "" for job in rows}
 
     async def take_due(self, limit: int = 1_000, types: Collection[str] | None = None) -> list[Waiting]:
         """Return scheduled jobs whose time has come, and parked ones that may run: both are not scheduled any more.

@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
@@ -425,3 +426,25 @@ def _expanding_pdf() -> bytes:
     table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
     head = b"xref\n0 6\n0000000000 65535 f \n"
     return out + head + table + b"trailer\n<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % len(out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_large_document_does_not_hold_up_the_event_loop(local: LocalEngine) -> None:
+    slug = await local.ensure_workspace("Shop")
+    await put(local, slug, document("first.txt", "The parser is started and the model loaded by now."))
+    content = "\n\n".join(f"Sentence {number} says that pump {number % 97} needs oil." for number in range(250_000))
+    held: list[float] = []
+
+    async def watch() -> None:
+        before = time.thread_time()  # what the loop's own thread does: the machine may be busy with something else
+        while True:
+            await asyncio.sleep(0.001)
+            held.append((now := time.thread_time()) - before)
+            before = now
+
+    watching = asyncio.create_task(watch())
+    await put(local, slug, document("large.txt", content))
+    watching.cancel()
+
+    assert max(held) < 0.05, sorted(held)[-10:]

@@ -133,7 +133,7 @@ async def test_suspects_start_in_the_order_of_their_queue_and_within_its_limits(
     assert await claim() is None
 
 
-async def test_a_full_queue_keeps_no_suspect_of_another_queue_back(client: JobClient, database: DatabaseManager) -> None:
+async def test_a_full_queue_keeps_back_only_its_own_suspects(client: JobClient, database: DatabaseManager) -> None:
     async with database.get_transaction() as session:
         jobs = JobRepository(session)
         waits = await _suspect(jobs, queue="full", priority=0)

@@ -48,7 +48,8 @@ class ChaosEngine:
     def __init__(self, database: DatabaseManager, **bounds: int) -> None:
         del database, bounds
         self._journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._numbers = itertools.count(1)
+        # The process that runs a worker's jobs alone writes into the same file.
+        self._numbers = itertools.count(os.getpid() * 1_000_000 + 1)
 
     async def ensure_workspace(self, name: str, settings: WorkspaceSettings | None = None) -> str:
         return name

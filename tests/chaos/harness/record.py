@@ -36,7 +36,7 @@ CREATE TABLE chaos_audit (
     job_status text, job_attempt integer
 );
 CREATE TABLE chaos_effects (
-    process integer NOT NULL, effect integer NOT NULL, job_id uuid NOT NULL, item integer NOT NULL,
+    process integer NOT NULL, effect bigint NOT NULL, job_id uuid NOT NULL, item integer NOT NULL,
     attempt integer NOT NULL, kind text NOT NULL, begun_at double precision NOT NULL, ended_at double precision,
     how text, PRIMARY KEY (process, effect)
 );

@@ -8,8 +8,9 @@ does, so it never outlives its parent.
 import signal
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from pydantic import BaseModel, Field
 
@@ -18,6 +19,8 @@ from worker.documents.passages import passages
 from worker.engines.base import DocumentRejectedError
 
 LENGTH = struct.Struct(">Q")
+
+_PART = 500  # passages: reading that many takes the worker's event loop about a millisecond
 
 
 class Request(BaseModel):
@@ -50,6 +53,12 @@ class Parsed(BaseModel):
     on_pages: list[int | None]
     headings: list[str | None]
 
+    def extend(self, further: Self) -> None:
+        """Take in the passages that come next."""
+        self.texts += further.texts
+        self.on_pages += further.on_pages
+        self.headings += further.headings
+
 
 class Refused(BaseModel):
     """Why the document has no passages; see :class:`DocumentRejectedError`."""
@@ -59,10 +68,11 @@ class Refused(BaseModel):
 
 
 class Reply(BaseModel):
-    """One of the two."""
+    """One of the two, or the first part of a document's passages: then ``more`` are to come in further replies."""
 
     parsed: Parsed | None = None
     refused: Refused | None = None
+    more: bool = False
 
 
 def parse(content: bytes, request: Request) -> Reply:
@@ -81,6 +91,25 @@ def parse(content: bytes, request: Request) -> Reply:
             headings=[passage.heading for passage in found],
         )
     )
+
+
+def parts(reply: Reply) -> Iterator[Reply]:
+    """Yield a reply in parts that are small enough to be read one at a time."""
+    whole = reply.parsed
+    if whole is None:
+        yield reply
+        return
+    starts = range(0, max(len(whole.texts), 1), _PART)
+    for start in starts:
+        rows = slice(start, start + _PART)
+        part = Parsed(
+            pages=whole.pages,
+            words=whole.words,
+            texts=whole.texts[rows],
+            on_pages=whole.on_pages[rows],
+            headings=whole.headings[rows],
+        )
+        yield Reply(parsed=part, more=start != starts[-1])
 
 
 def limit_memory(most_bytes: int) -> None:
@@ -105,9 +134,11 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
         request = Request.model_validate_json(source.read(request_length))
         content = source.read(content_length)
         signal.alarm(request.seconds)
-        reply = parse(content, request).model_dump_json().encode()
+        reply = parse(content, request)
         signal.alarm(0)
-        sink.write(LENGTH.pack(len(reply)) + reply)
+        for part in parts(reply):
+            told = part.model_dump_json().encode()
+            sink.write(LENGTH.pack(len(told)) + told)
         sink.flush()
 
 

@@ -41,14 +41,13 @@ from worker.engines.local.evidence import words_of
 from worker.engines.local.lexicon import Lexicon
 from worker.engines.local.parsing import Parsers
 from worker.engines.local.search import count_words, find_candidates
-from worker.engines.local.store import ENGINE, Held, Store
+from worker.engines.local.store import ENGINE, PASSAGES_AT_A_TIME, Held, Store
 from worker.engines.local.words import tokens
 
 _LOG = structlog.get_logger(__name__)
 _LONGEST_SLUG = 60
 _SLUG_TRIES = 1_000
 _LONGEST_QUESTION = 2_000
-_PASSAGES_A_BATCH = 5_000
 _ITERATIVE_SINCE = (0, 8)  # version of pgvector
 _TABLES = ("workspaces", "documents", "passages")
 
@@ -157,19 +156,22 @@ class LocalEngine:
         ids = [_location(location) for location in dict.fromkeys(stored.locations)]
         async with self._session() as session:
             held = await _held(session, slug, ids)
-            has_vectors = await self._version_of_pgvector(session) is not None
-            batches = _batches([document for document in held if not document.is_embedded])
-            # Read here what usually is all there is, instead of in a session of its own.
-            places = await Store(session).passages(batches[0]) if batches and has_vectors else []
-        for number, batch in enumerate(batches):
-            if number > 0 and has_vectors:
-                async with self._session() as session:
-                    places = await Store(session).passages(batch)
+            ids = [document.id for document in held if not document.is_embedded]
+            if ids and await self._version_of_pgvector(session) is not None:
+                places = await Store(session).passages(ids)
+            else:
+                places = []
+        last = not ids
+        while not last:
             vectors = await embedding.embed([f"{place.heading or place.name}\n{place.text}" for place in places])
+            last = len(places) < PASSAGES_AT_A_TIME
             async with self._transaction() as session:
-                await Store(session).make_searchable(batch, places, vectors)
+                await Store(session).make_searchable(ids, places, vectors, last=last)
+            if not last:
+                async with self._session() as session:
+                    places = await Store(session).passages(ids, after=places[-1])
         on_embedded()
-        if batches:  # somebody may have removed it meanwhile
+        if ids:  # somebody may have removed it meanwhile
             async with self._session() as session:
                 await _held(session, slug, ids)
 
@@ -301,19 +303,6 @@ def _id_of(location: str) -> UUID | None:
         return UUID(location)
     except ValueError:
         return None  # no location of this engine
-
-
-def _batches(documents: Sequence[Held]) -> list[list[UUID]]:
-    """Part the documents so that the passages of a batch fit in memory; a large document is a batch of its own."""
-    batches: list[list[UUID]] = []
-    room = 0
-    for document in documents:
-        if document.passages > room:
-            batches.append([])
-            room = _PASSAGES_A_BATCH
-        batches[-1].append(document.id)
-        room -= document.passages
-    return batches
 
 
 def _slug(name: str) -> str:

@@ -5,7 +5,8 @@ memory and text; a parser that hangs is ended, one that crashes is replaced, and
 The event loop is never held up.
 
 What passes through the pipes: to the process two lengths (8 bytes each, big-endian), a request in JSON and the bytes of
-the file, again and again; from it the length 0 once it is ready, then a length and a reply in JSON for each document.
+the file, again and again; from it the length 0 once it is ready, then for each document lengths and replies in JSON,
+whose last one says that there are no more.
 """
 
 import asyncio
@@ -97,6 +98,14 @@ class _Parser:
         self._sink.write(LENGTH.pack(len(asked)) + LENGTH.pack(len(content)) + asked)
         self._sink.write(content)
         await self._sink.drain()
+        reply = part = await self._part()
+        while part.more:
+            part = await self._part()
+            if reply.parsed is not None and part.parsed is not None:
+                reply.parsed.extend(part.parsed)
+        return reply
+
+    async def _part(self) -> Reply:
         (length,) = LENGTH.unpack(await self._source.readexactly(LENGTH.size))
         return Reply.model_validate_json(await self._source.readexactly(length))
 

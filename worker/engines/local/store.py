@@ -19,7 +19,11 @@ from worker.documents.extract.parser_process import Parsed
 from worker.engines.base import Document
 
 ENGINE = "local"
-_ROWS_A_STATEMENT = 2_000
+_NIL = UUID(int=0)
+PASSAGES_AT_A_TIME = 1_000
+"""So many are read, embedded and written at a time: a large document takes no more memory and holds up nobody."""
+
+_ROWS_A_STATEMENT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +121,30 @@ class Store:
         parameters = {"engine": ENGINE, "slug": slug, "prefix": f"{job_id}/", "keep": list(keep)}
         return int(await self._session.scalar(_SWEEP, parameters) or 0)
 
-    async def passages(self, ids: Sequence[UUID]) -> list[PassageText]:
-        """Return the passages of these documents."""
-        return [PassageText(*row) for row in await self._session.execute(_PASSAGES, {"ids": list(ids)})]
+    async def passages(self, ids: Sequence[UUID], after: PassageText | None = None) -> list[PassageText]:
+        """Return the next ``PASSAGES_AT_A_TIME`` passages of these documents; fewer are the last ones.
 
-    async def make_searchable(self, ids: Sequence[UUID], places: Sequence[PassageText], vectors: Sequence[str]) -> None:
-        """Write the vectors of the passages of these documents, and that they are embedded.
+        Args:
+            ids: the documents.
+            after: the last one of those before; ``None`` begins with the first.
+        """
+        document, position = (_NIL, -1) if after is None else (after.document_id, after.position)
+        parameters = {"ids": list(ids), "document": document, "position": position}
+        return [PassageText(*row) for row in await self._session.execute(_PASSAGES, parameters)]
+
+    async def make_searchable(
+        self, ids: Sequence[UUID], places: Sequence[PassageText], vectors: Sequence[str], *, last: bool
+    ) -> None:
+        """Write the vectors of passages of these documents, and behind the last ones that they are embedded.
 
         Documents that another worker embedded meanwhile are left alone. Where passages have no vectors (the server has
         no pgvector) both lists are empty.
         """
-        for start in range(0, len(places) - _ROWS_A_STATEMENT, _ROWS_A_STATEMENT):
+        if not last:
             await self._session.execute(_LOCK, {"ids": list(ids)})  # two workers would write the rows in any order
-            await self._session.execute(_WRITE_VECTORS, _vectors(places, vectors, start))
-        if places:
-            last = (len(places) - 1) // _ROWS_A_STATEMENT * _ROWS_A_STATEMENT
-            await self._session.execute(_WRITE_LAST_VECTORS, {"ids": list(ids)} | _vectors(places, vectors, last))
+            await self._session.execute(_WRITE_VECTORS, _vectors(places, vectors))
+        elif places:
+            await self._session.execute(_WRITE_LAST_VECTORS, {"ids": list(ids)} | _vectors(places, vectors))
         else:
             await self._session.execute(_MARK, {"ids": list(ids)})
 
@@ -147,12 +159,11 @@ def _rows(parsed: Parsed, start: int) -> dict[str, object]:
     }
 
 
-def _vectors(places: Sequence[PassageText], vectors: Sequence[str], start: int) -> dict[str, object]:
-    rows = slice(start, start + _ROWS_A_STATEMENT)
+def _vectors(places: Sequence[PassageText], vectors: Sequence[str]) -> dict[str, object]:
     return {
-        "documents": [place.document_id for place in places[rows]],
-        "positions": [place.position for place in places[rows]],
-        "vectors": list(vectors[rows]),
+        "documents": [place.document_id for place in places],
+        "positions": [place.position for place in places],
+        "vectors": list(vectors),
     }
 
 
@@ -239,12 +250,14 @@ _ADD_MORE = text(
     """  # noqa: S608 - constants of this module; every value is a parameter
 )
 _PASSAGES = text(
-    """
+    f"""
     SELECT passages.document_id, passages.position, documents.name, passages.heading, passages.text
     FROM passages JOIN documents ON documents.id = passages.document_id
     WHERE passages.document_id = ANY(CAST(:ids AS uuid[]))
+        AND (passages.document_id, passages.position) > (CAST(:document AS uuid), CAST(:position AS integer))
     ORDER BY passages.document_id, passages.position
-    """
+    LIMIT {PASSAGES_AT_A_TIME}
+    """  # noqa: S608 - constants of this module; every value is a parameter
 )
 # In id order: two workers that embed overlapping batches would otherwise wait for each other for ever.
 _UNEMBEDDED = """
