@@ -4,15 +4,17 @@ import re
 from collections.abc import Iterator, Sequence
 
 from markdown_it import MarkdownIt
+from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
 from worker.documents.extract.blocks import Outline
 from worker.documents.extract.tables import table_lines
 
 _FRONT_MATTER = re.compile(r"\A---[^\S\n]*\n(.*?)\n(?:---|\.\.\.)[^\S\n]*(?:\n|\Z)", re.DOTALL)
-_TITLE = re.compile(r"^title:\s*[\"']?(.+?)[\"']?\s*$", re.MULTILINE | re.IGNORECASE)
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_TITLE = re.compile(r"^title:(.+)$", re.MULTILINE | re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
+_SOFT_BREAK = re.compile(r" ?\n[ \t]*")
+_QUOTES = frozenset("\"'")
 _LINE_TAG = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6])\b[^<>]*>", re.IGNORECASE)
 
 
@@ -27,9 +29,8 @@ def read_markdown(text: str, outline: Outline, *, markup: bool = True) -> None:
     if markup and (matter := _FRONT_MATTER.match(text)):
         text = text[matter.end() :]
         if (title := _TITLE.search(matter.group(1))) and outline.title is None:
-            outline.title = title.group(1)
-    parser = MarkdownIt("commonmark", {"html": markup}).enable(["table", "strikethrough"])
-    tokens = iter(parser.parse(text))
+            outline.title = _unquoted(title[1].strip()) or None
+    tokens = iter(_parser(markup=markup).parse(text))
     lists = _Lists()
     for token in tokens:
         match token.type:
@@ -46,6 +47,41 @@ def read_markdown(text: str, outline: Outline, *, markup: bool = True) -> None:
                 outline.text(_without_tags(token.content))
             case _:
                 lists.note(token)
+
+
+def _parser(*, markup: bool) -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": markup}).enable(["table", "strikethrough"])
+    parser.core.ruler.at("inline", _parse_inline)
+    parser.normalizeLink = lambda url: url  # type: ignore[method-assign] # where links lead is not read
+    return parser
+
+
+def _parse_inline(state: StateCore) -> None:
+    """The library's rule, except for text without marks: looking for them is most of what parsing costs."""
+    for token in state.tokens:
+        if token.type == "inline":
+            token.children = []
+            if _has_marks(token.content):
+                state.md.inline.parse(token.content, state.md, state.env, token.children)
+            else:
+                token.children.append(Token("text", "", 0, content=_SOFT_BREAK.sub(" ", token.content)))
+
+
+def _has_marks(text: str) -> bool:
+    """Whether something in it is perhaps not just text: a mark that can be the first or the last of its kind."""
+    return (
+        "\\" in text
+        or "  \n" in text
+        or ("[" in text and "]" in text)
+        or ("<" in text and ">" in text)
+        or ("&" in text and ";" in text)
+        or any(text.find(mark, text.find(mark) + 1) > 0 for mark in "`*_~" if mark in text)
+    )
+
+
+def _unquoted(title: str) -> str:
+    title = title[1:] if title[:1] in _QUOTES else title
+    return (title[:-1] if title[-1:] in _QUOTES else title).strip()
 
 
 class _Lists:
@@ -105,4 +141,13 @@ def _pieces(children: Sequence[Token]) -> Iterator[str]:
 
 
 def _without_tags(html: str) -> str:
-    return _TAG.sub("", _LINE_TAG.sub("\n", _COMMENT.sub("", html)))
+    return _TAG.sub("", _LINE_TAG.sub("\n", _without_comments(html)))
+
+
+def _without_comments(html: str) -> str:
+    """What begins like a comment and has no end is text. A pattern would look for the end at each beginning again."""
+    kept, at = list[str](), 0
+    while (begin := html.find("<!--", at)) >= 0 and (end := html.find("-->", begin + 4)) >= 0:
+        kept.append(html[at:begin])
+        at = end + 3
+    return "".join([*kept, html[at:]])
