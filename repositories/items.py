@@ -155,9 +155,39 @@ class ItemRepository:
         with translated():
             return await self._session.scalar(_REOPEN, parameters) is not None
 
+    async def note_crash(self, held: Held, position: int, *, alone: bool) -> int | None:
+        """Note that the engine died while it read this item; return how often it has.
+
+        Only what the engine did alone is held against an item. The first time counts beside others, too: it makes the
+        item one that is read alone from then on.
+
+        Args:
+            held: the job and the attempt that owns it.
+            position: of the item.
+            alone: the engine did nothing else of which is known.
+
+        Returns:
+            ``None`` if the attempt no longer owns the job: nothing was written, and the task must stop.
+        """
+        owns = (
+            select(Job.id)
+            .where(Job.id == held.job_id, Job.attempt == held.attempt, Job.status == JobStatus.PROCESSING)
+            .with_for_update()
+            .cte("mine")
+        )
+        crashes = JobItem.crashes + 1 if alone else func.greatest(JobItem.crashes, 1)
+        with translated():
+            return await self._session.scalar(
+                update(JobItem)
+                .where(JobItem.job_id == owns.c.id, JobItem.position == position)
+                .values(crashes=crashes)
+                .returning(JobItem.crashes)
+                .execution_options(synchronize_session=False)
+            )
+
     async def pending(self, job_id: UUID) -> list[JobItem]:
-        """Return what is left to do of a job, in order."""
-        return await self.list(job_id, ItemStatus.PENDING)
+        """Return what is left to do of a job, in order; last come those that the engine died of."""
+        return sorted(await self.list(job_id, ItemStatus.PENDING), key=lambda item: item.crashes)
 
     async def list(self, job_id: UUID, *statuses: ItemStatus) -> list[JobItem]:
         """Return a job's items in order; with ``statuses``, only those in one of them."""

@@ -52,6 +52,8 @@ class Job(Base):
 
     Times are the database's clock. ``started_at`` is the start of the latest attempt. ``version`` counts transitions
     and edits, never progress. ``errors`` has an entry for each failed or lost attempt: attempt, at, code, message.
+    ``away_since`` is since when the job has been put back, without any progress, because what it needs is away, and
+    ``away_reason`` what that is; they stay as they are while it runs again.
     """
 
     __tablename__ = "jobs"
@@ -77,6 +79,8 @@ class Job(Base):
     max_crashes: Mapped[int] = mapped_column(server_default="5")
     suspicion: Mapped[int] = mapped_column(server_default="0")
     isolated: Mapped[bool] = mapped_column(server_default=text("false"))
+    away_since: Mapped[datetime | None]
+    away_reason: Mapped[str | None]
     worker_id: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     queue_position: Mapped[int | None]
@@ -251,7 +255,8 @@ class Job(Base):
 class JobItem(Base):
     """One document or question of a job. ``spec`` says what it is; ``result`` and ``timings`` what became of it.
 
-    ``timings`` maps a phase to seconds. ``attempt`` is the attempt that wrote the row's present state.
+    ``timings`` maps a phase to seconds. ``attempt`` is the attempt that wrote the row's present state. ``crashes``
+    counts how often the engine died while it read this one.
     """
 
     __tablename__ = "job_items"
@@ -265,6 +270,7 @@ class JobItem(Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     error_code: Mapped[str | None]
     error: Mapped[str | None]
+    crashes: Mapped[int] = mapped_column(server_default="0")
     timings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     finished_at: Mapped[datetime | None]
 

@@ -284,12 +284,34 @@ class Finish(NamedTuple):
     error: JobError | None = None
 
 
+class Outage(NamedTuple):
+    """Why a job is put back although nothing is wrong with it: what it needs is away.
+
+    Attributes:
+        reason: what is away, and why, for people.
+        limit: how long that may last without any progress; then the job fails.
+        progressed: the attempt recorded items before, so the outage is a new one.
+    """
+
+    reason: str
+    limit: timedelta
+    progressed: bool = False
+
+
 class PutBack(NamedTuple):
-    """How an attempt returns its job: not before ``delay`` has passed; ``error`` if the work went wrong."""
+    """How an attempt returns its job: not before ``delay`` has passed.
+
+    Attributes:
+        held: the job and the attempt.
+        delay: as for :meth:`repositories.jobs.JobRepository.put_back`; longer, the longer an outage lasts.
+        error: if the work went wrong.
+        outage: if what the work needs is away.
+    """
 
     held: Held
     delay: timedelta = timedelta(0)
     error: JobError | None = None
+    outage: Outage | None = None
 
 
 class NewItem(BaseModel):

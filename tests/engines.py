@@ -1,7 +1,7 @@
 """An engine for tests of everything but engines: notes every call, keeps documents in memory, fails when told to."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from uuid import UUID
 
 from worker.engines.base import (
@@ -14,6 +14,7 @@ from worker.engines.base import (
     EngineUnavailableError,
     Source,
     StoredDocument,
+    Work,
     WorkspaceSettings,
     WorkspaceUnknownError,
     unnoticed,
@@ -130,11 +131,11 @@ class NotingEngine:
         source = Source(document="a.txt", text="the answer is 42", score=1.0)
         return Answer(text="the answer is 42", refused=False, sources=(source,))
 
-    async def health(self) -> None:
+    async def health(self, work: Work = Work.DOCUMENTS, slug: str | None = None) -> None:
         self._answer()
 
-    async def away(self) -> str | None:
-        return "the noting engine is away" if self.away_now else None
+    async def away(self) -> Mapping[Work, str]:
+        return dict.fromkeys(Work, "the noting engine is away") if self.away_now else {}
 
     async def aclose(self) -> None:
         return None

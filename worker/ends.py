@@ -52,10 +52,14 @@ class TryAgain:
 
 @dataclass(frozen=True, slots=True)
 class HandedBack:
-    """Not the work's fault (engine away, snooze, shutdown): back into the queue, nothing counted."""
+    """Not the work's fault (engine away, snooze, shutdown): back into the queue, nothing counted.
+
+    ``is_outage``: what the work needs is away; if that lasts longer than ``ENGINE_OUTAGE_HOURS``, the job fails.
+    """
 
     delay: timedelta
     reason: str
+    is_outage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,9 @@ async def attempt(run: Run) -> End:
         return _as_said(said)
     except EngineRefusedError as error:
         return Failed(JobError(code=error.code, message=error.message))
-    except (EngineUnavailableError, StorageUnavailableError, DatabaseStateError) as error:
+    except (EngineUnavailableError, StorageUnavailableError) as error:
+        return HandedBack(_until_back(error), str(error), is_outage=True)
+    except DatabaseStateError as error:
         return HandedBack(_until_back(error), str(error))
     except StoredBytesMissingError as error:
         return TryAgain(JobError(code="bytes_missing", message=str(error)))

@@ -20,6 +20,12 @@ class EngineSettings(BaseSettings):
         ge=64 * 1024 * 1024,
         description="The most memory that reading one document may take in the local engine, in bytes.",
     )
+    engine_outage_hours: float = Field(
+        default=24.0,
+        gt=0,
+        le=8_760,
+        description="How long a job waits for an engine or a storage that is away, uncounted, before it fails.",
+    )
     anythingllm_url: Annotated[str | None, BeforeValidator(blank_is_unset)] = Field(
         default=None,
         description=(

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from repositories.models import CALLER, Job
 from repositories.queues import QueueState
 from repositories.states import JobStatus
+from worker.engines.base import Work
 from worker.eta import Eta, in_words
 from worker.registry import LiveWorker
 
@@ -164,7 +165,8 @@ def _away(job: Job, facts: Facts) -> _Told | None:
     if is_for_later or (facts.queue is not None and facts.queue.paused_at is not None):
         return None
     able = _able(job, facts)
-    reasons = [worker.engine_away for worker in able if worker.engine_away is not None]
+    work = Work.of(job.type)
+    reasons = [worker.away[work] for worker in able if work in worker.away]
     if not reasons or len(reasons) < len(able):
         return None
     later = job.scheduled_at if job.scheduled_at is not None and not job.is_parked else None
@@ -201,7 +203,15 @@ def _scheduled(job: Job, facts: Facts) -> _Told | None:
     if job.attempt == 0:
         return _Told(Reason.SCHEDULED, f"it is scheduled for {until}, in {left}", data)
     if error is None or error.get("attempt") != job.attempt:
-        sentence = f"attempt {job.attempt} was put back (the engine was away, or a snooze): again at {until}, in {left}"
+        if job.away_since is not None and job.away_reason is not None:
+            for_long = in_words((facts.now - job.away_since).total_seconds())
+            return _Told(
+                Reason.ENGINE_AWAY,
+                f"{job.away_reason}; away since {_at(job.away_since)}, for {for_long}: it is tried again at {until}, "
+                f"in {left}; nothing is lost, and no attempt is counted",
+                data | {"engine": job.away_reason, "away_since": _iso(job.away_since)},
+            )
+        sentence = f"attempt {job.attempt} was put back: again at {until}, in {left}"
         return _Told(Reason.PUT_BACK, sentence, data | {"attempt": job.attempt})
     return _Told(
         Reason.RETRY,

@@ -19,10 +19,11 @@ from repositories.errors import (
 )
 from repositories.hot_status import JobStatusChange, Mark
 from repositories.jobs import ClaimedJob, DirectJobs, JobRepository, Waiting
-from repositories.schemas import Finish, JobError, Outcome, PutBack
+from repositories.recordable import LONGEST_MESSAGE, cleaned
+from repositories.schemas import Finish, JobError, Outage, Outcome, PutBack
 from repositories.states import JobStatus
 from worker.ends import AWAY_SECONDS, Cancelled, Completed, End, Failed, HandedBack, Lost, TryAgain
-from worker.masking import without_secrets
+from worker.masking import safe_text, without_secrets
 from worker.queue import QueueUnavailableError
 from worker.recorder import NOT_RECORDABLE
 from worker.retries import DEFAULT_RETRIES, retry_delay
@@ -155,9 +156,14 @@ def _row(ended: Ended) -> Finish | PutBack:
             return PutBack(run.held, delay or retry_delay(run.job.failures, policy), without_secrets(error))
         case Failed(error) | TryAgain(error):
             return Finish(run.held, JobStatus.FAILED, None, without_secrets(error))
-        case HandedBack(delay):
-            return PutBack(run.held, delay)
+        case HandedBack(delay, reason, is_outage):
+            return PutBack(run.held, delay, outage=_outage(run, reason) if is_outage else None)
     raise TypeError(f"a lost attempt writes nothing: {end}")
+
+
+def _outage(run: Run, reason: str) -> Outage:
+    limit = timedelta(hours=run.runtime.settings.engine_outage_hours)
+    return Outage(cleaned(safe_text(reason), LONGEST_MESSAGE), limit, run.has_progressed)
 
 
 def _log(log_: Lines, ended: Ended, outcome: Outcome) -> None:
@@ -178,6 +184,8 @@ def _log(log_: Lines, ended: Ended, outcome: Outcome) -> None:
                 log_.warning("job.retried", **about, seconds=seconds, code=error.code, error=error.message)
             else:
                 log_.warning("job.failed", **about, seconds=seconds, code=error.code, error=error.message)
+        case HandedBack(reason=reason) if status is JobStatus.FAILED:
+            log_.warning("job.given_up", **about, seconds=seconds, reason=reason, after="ENGINE_OUTAGE_HOURS")
         case HandedBack(delay, reason):
             log_.info(
                 "job.put_back", **about, seconds=seconds, reason=reason, delay_seconds=round(delay.total_seconds(), 1)

@@ -6,12 +6,12 @@ for ``worker jobs why``: nothing that must be right depends on it (leases decide
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
-from typing import Final
+from typing import Annotated, Final
 
 import structlog
 from arq.connections import ArqRedis
@@ -19,6 +19,7 @@ from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from repositories.broken_keys import RedisType
 from repositories.schemas import QueueName, ShortText
+from worker.engines.base import Work
 from worker.queue import QueueUnavailableError, asking
 
 BEAT = timedelta(seconds=2)
@@ -55,7 +56,7 @@ class LiveWorker(BaseModel):
         job_types: what it can run.
         queues: from which queues it takes jobs.
         concurrency: how many jobs it runs at most; ``running``: how many now.
-        engine_away: why its engine is left alone for now; ``None`` if it is not.
+        away: for which work its engine is left alone for now, and why.
         started_at, beat_at: when it began, and when it said this; its own clock.
     """
 
@@ -67,7 +68,7 @@ class LiveWorker(BaseModel):
     queues: tuple[QueueName, ...] = Field(max_length=1_000)
     concurrency: int = Field(ge=1, le=10_000)
     running: int = Field(ge=0, le=10_000)
-    engine_away: str | None = Field(default=None, max_length=1_000)
+    away: dict[Work, Annotated[str, Field(max_length=1_000)]] = {}
     started_at: AwareDatetime
     beat_at: AwareDatetime
 
@@ -143,7 +144,7 @@ class Presence:
         queues: from which queues it takes jobs.
         concurrency: how many jobs it runs at most.
         running: tells how many it runs now.
-        engine_away: tells why its engine is left alone for now.
+        away: tells for which work its engine is left alone for now, and why.
     """
 
     def __init__(
@@ -154,11 +155,11 @@ class Presence:
         queues: Collection[str],
         concurrency: int,
         running: Callable[[], int],
-        engine_away: Callable[[], Awaitable[str | None]] | None = None,
+        away: Callable[[], Awaitable[Mapping[Work, str]]] | None = None,
     ) -> None:
         self._registry = registry
         self._running = running
-        self._engine_away = engine_away
+        self._away = away
         now = datetime.now(UTC)
         self._said = LiveWorker(
             id=worker_id,
@@ -179,8 +180,8 @@ class Presence:
         Raises:
             QueueUnavailableError: Redis does not answer.
         """
-        away = None if self._engine_away is None else await self._engine_away()
-        now = {"running": self._running(), "engine_away": away, "beat_at": datetime.now(UTC)}
+        away = {} if self._away is None else await self._away()
+        now = {"running": self._running(), "away": dict(away), "beat_at": datetime.now(UTC)}
         await self._registry.announce(self._said.model_copy(update=now))
 
     async def leave(self) -> None:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -21,7 +22,7 @@ from repositories.jobs import ClaimedJob
 from repositories.models import JobItem
 from repositories.schemas import Held, ItemOutcome, NewItem
 from repositories.states import ItemStatus
-from worker.engines.base import Engine
+from worker.engines.base import Engine, Work
 from worker.errors import STOPS_THE_JOB, CancelRequestedError, ItemLeftError, JobFailedError, told
 from worker.leases import LeaseKeeper
 from worker.queue import JobQueue
@@ -103,13 +104,23 @@ class Run:
         async with self.runtime.database.get_session() as session:
             return await ItemRepository(session).pending(self.job.id)
 
-    async def each(self, items: Sequence[JobItem], handle: Callable[[JobItem], Awaitable[ItemOutcome]]) -> None:
+    async def each(
+        self,
+        items: Sequence[JobItem],
+        handle: Callable[[JobItem], Awaitable[ItemOutcome]],
+        slug: str | None = None,
+    ) -> None:
         """Hand every item to ``handle``, a few at a time, and record what it returns.
 
         An error that concerns the whole job (:data:`worker.errors.STOPS_THE_JOB`) ends the run once the items in flight
         have ended. Any other is the item's own: the others go on, the next attempt tries it again, and on the last one
-        it fails. That the engine does not answer ends it if it happens :data:`worker.tally.AWAY_IN_A_ROW` times without
-        an item that ends well in between; it is no failure while the engine is away, or the attempt did others well.
+        it fails. Where the engine does not answer :data:`worker.tally.AWAY_IN_A_ROW` times without an item that ends
+        well in between, it is looked for: while it is away the run ends, and nothing is counted.
+
+        Args:
+            items: what is left to do.
+            handle: does one, and says how it ended.
+            slug: the workspace's, where the language model may have to be asked whether it answers.
 
         Raises:
             CancelRequestedError: cancellation was asked for; no further item was begun.
@@ -118,35 +129,48 @@ class Run:
         """
         left, tally = deque(items), Tally()
         self._tally = tally
-
-        async def work(recorder: ItemRecorder) -> None:
-            while left and not self.is_over:
-                await recorder.ready()
-                if not left or self.is_over:
-                    break
-                item = left.popleft()
-                try:
-                    outcome = await self._one(item, handle)
-                    recorder.add(outcome)
-                    tally.note_outcome(outcome)
-                except ItemLeftError:
-                    left.append(item)
-                except Exception as error:  # noqa: BLE001 - raised below, once what finished is on the record
-                    tally.note_error(item, error)
+        health = partial(self.runtime.engine.health, Work.of(self.job.type), slug)
 
         async with ItemRecorder(self.runtime.database, self.held, self.runtime.hot) as recorder:
-            goes_on = True
-            while goes_on:
+            while left and not (self.cancel_requested or tally.is_stopped):
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self.runtime.settings.item_concurrency, len(items))):
-                        group.create_task(work(recorder))
-                goes_on = not self.cancel_requested and await tally.may_go_on(
-                    self.runtime.engine, recorder, is_last_attempt=self.is_last_attempt
-                )
+                        group.create_task(self._work(left, tally, recorder, handle))
+                if not self.cancel_requested:
+                    left.extend(await tally.again(health))
+            if not self.cancel_requested:
+                tally.settle(recorder, is_last_attempt=self.is_last_attempt)
         if tally.error is not None:
             raise tally.error
         if self.cancel_requested:
             raise CancelRequestedError
+
+    async def _work(
+        self,
+        left: deque[JobItem],
+        tally: Tally,
+        recorder: ItemRecorder,
+        handle: Callable[[JobItem], Awaitable[ItemOutcome]],
+    ) -> None:
+        """Do one item after another until none is left, or the run is over."""
+        while left and not self.is_over:
+            await recorder.ready()
+            if not left or self.is_over:
+                break
+            item = left.popleft()
+            try:
+                outcome = await self._one(item, handle)
+                recorder.add(outcome)
+                tally.note_outcome(outcome)
+            except ItemLeftError:
+                left.append(item)
+            except Exception as error:  # noqa: BLE001 - raised in the end, once what finished is on the record
+                tally.note_error(item, error)
+
+    @property
+    def has_progressed(self) -> bool:
+        """Whether this attempt recorded how an item ended."""
+        return self._tally is not None and self._tally.recorded > 0
 
     @property
     def is_over(self) -> bool:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Interval, Text, case, cast, update
+from sqlalchemy import Boolean, ColumnElement, Interval, Numeric, Text, and_, case, cast, func, literal, or_, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from repositories.errors import translated
@@ -26,6 +26,9 @@ from repositories.prepared import Prepared
 from repositories.recordable import encoded
 from repositories.schemas import Finish, Held, JobError, Outcome, PutBack
 from repositories.states import FINAL, JobStatus, Verb, sources
+
+_PAUSE_OF_OUTAGE = 0.25
+_LONGEST_PAUSE = literal(timedelta(seconds=60), Interval)
 
 
 @cache
@@ -68,24 +71,35 @@ def complete_statement(*, childless: bool) -> Prepared:
 
 @cache
 def _put_back() -> Prepared:
-    mine = held_rows(later=Interval, code=Text, message=Text)
-    ours = owned(mine, sources(Verb.PUT_BACK, JobStatus.QUEUED), mine.c.later, mine.c.code, mine.c.message)
+    mine = held_rows(later=Interval, code=Text, message=Text, away=Text, limit=Interval, progressed=Boolean)
+    added = (mine.c.later, mine.c.code, mine.c.message, mine.c.away, mine.c.limit, mine.c.progressed)
+    ours = owned(mine, sources(Verb.PUT_BACK, JobStatus.QUEUED), *added)
     cancelled = Job.cancel_requested_at.is_not(None)
-    failed = ours.c.code.is_not(None)
+    failed, away = ours.c.code.is_not(None), ours.c.away.is_not(None)
+    since = case((ours.c.progressed, NOW), else_=func.coalesce(Job.away_since, NOW))
+    given_up = and_(away, NOW - since > ours.c.limit)
+    ended = or_(cancelled, given_up)
+    # The longer it has been away, the longer it is left alone.
+    longer = func.least(_LONGEST_PAUSE, (NOW - since) * _PAUSE_OF_OUTAGE)
+    later = case((away, func.greatest(ours.c.later, longer)), else_=ours.c.later)
+    too_long = func.concat(ours.c.away, "; that has lasted longer than ", _in_hours(ours.c.limit), " h: given up")
     values: dict[str, Any] = {
-        "status": case((cancelled, JobStatus.CANCELLED), else_=JobStatus.QUEUED),
-        "completed_at": case((cancelled, NOW)),
-        "queued_at": case((cancelled, Job.queued_at), else_=NOW),
-        "scheduled_at": case((cancelled, None), else_=NOW + ours.c.later),
+        "status": case((cancelled, JobStatus.CANCELLED), (given_up, JobStatus.FAILED), else_=JobStatus.QUEUED),
+        "completed_at": case((ended, NOW)),
+        "queued_at": case((ended, Job.queued_at), else_=NOW),
+        "scheduled_at": case((ended, None), else_=NOW + later),
         "lease_expires_at": None,
         "version": Job.version + 1,
         "updated_at": NOW,
         "suspicion": 0,
         "isolated": False,
         "failures": case((failed, Job.failures + 1), else_=Job.failures),
+        "away_since": case((away, since), (failed, None), else_=Job.away_since),
+        "away_reason": case((away, ours.c.away), (failed, None), else_=Job.away_reason),
         "errors": case(
             (failed, with_error(ours.c.code, ours.c.message)),
             (cancelled, with_cancellation()),
+            (given_up, with_error("engine_unavailable", too_long)),
             else_=Job.errors,
         ),
     }
@@ -95,6 +109,10 @@ def _put_back() -> Prepared:
         .values(values)
     )
     return Prepared(moving(transition))
+
+
+def _in_hours(interval: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.round(cast(func.extract("epoch", interval), Numeric) / 3_600, 2)
 
 
 def as_json(results: Sequence[dict[str, Any] | None]) -> list[str | None]:
@@ -148,7 +166,8 @@ class Finishing(JobStatements):
     ) -> Outcome:
         """Return running jobs to the queue, each only if the attempt named still owns it.
 
-        A job whose cancellation was asked for meanwhile becomes ``cancelled`` instead.
+        A job whose cancellation was asked for meanwhile becomes ``cancelled`` instead, and one whose outage has lasted
+        longer than its limit ``failed`` (``engine_unavailable``).
 
         Args:
             held: the jobs and attempts, at most ``MAX_BATCH``; a :class:`PutBack` brings its own delay and error.
@@ -164,6 +183,9 @@ class Finishing(JobStatements):
             later=[job.delay or None for job in asked],
             code=[job.error.code if job.error else None for job in asked],
             message=[job.error.message if job.error else None for job in asked],
+            away=[job.outage.reason if job.outage else None for job in asked],
+            limit=[job.outage.limit if job.outage else None for job in asked],
+            progressed=[job.outage is not None and job.outage.progressed for job in asked],
         )
         later = {job.held.job_id for job in asked if job.delay}
         with translated():

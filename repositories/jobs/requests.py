@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, select, update
+from sqlalchemy import and_, case, or_, select, update
 
 from repositories.base import as_uuid
 from repositories.errors import NotFoundError, translated
@@ -91,6 +91,8 @@ class Asking(JobStatements):
             "crashes": 0,
             "suspicion": 0,
             "isolated": False,
+            "away_since": None,
+            "away_reason": None,
             "items_failed": 0,
             "progress": case((Job.items_total > 0, 100.0 * kept / Job.items_total), else_=0.0),
             "cancel_requested_at": None,
@@ -123,7 +125,13 @@ class Asking(JobStatements):
             if outcome.moved:
                 await self.session.execute(
                     update(JobItem)
-                    .where(JobItem.job_id.in_(outcome.moved), JobItem.status == ItemStatus.FAILED)
+                    .where(
+                        JobItem.job_id.in_(outcome.moved),
+                        or_(
+                            JobItem.status == ItemStatus.FAILED,
+                            and_(JobItem.status == ItemStatus.PENDING, JobItem.crashes > 0),
+                        ),
+                    )
                     .values(
                         status=ItemStatus.PENDING,
                         error_code=None,
@@ -131,6 +139,7 @@ class Asking(JobStatements):
                         result=None,
                         timings={},
                         finished_at=None,
+                        crashes=0,
                     )
                     .execution_options(synchronize_session=False)
                 )

@@ -8,8 +8,17 @@ observations of the real server, version 1.16.0.
 ``python -m tests.anythingllm_server`` runs it by hand; :func:`anythingllm_server` runs it for a test.
 """
 
-from tests.anythingllm_server.behaviour import Behaviour, Fault, FaultKind
+from tests.anythingllm_server.behaviour import Behaviour, Fault, FaultKind, ModelTrouble
 from tests.anythingllm_server.counters import Counters
 from tests.anythingllm_server.server import Server, anythingllm_server, running_server
 
-__all__ = ["Behaviour", "Counters", "Fault", "FaultKind", "Server", "anythingllm_server", "running_server"]
+__all__ = [
+    "Behaviour",
+    "Counters",
+    "Fault",
+    "FaultKind",
+    "ModelTrouble",
+    "Server",
+    "anythingllm_server",
+    "running_server",
+]

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.anythingllm_server.behaviour import FaultKind
+from tests.anythingllm_server.behaviour import FaultKind, ModelTrouble
 from tests.anythingllm_server.counters import add
 from tests.anythingllm_server.embedding import score_of, vector_of
 from tests.anythingllm_server.embeddings import EmbedderDownError, call_embedder
@@ -20,6 +20,11 @@ from tests.anythingllm_server.world import World
 
 EMPTY_ANSWER = "No text completion could be completed with this input."
 LLM_ERROR = "400 the language model was told to fail"
+_MODEL_IS_AWAY = {
+    ModelTrouble.ERROR: (500, "500 The model is overloaded"),
+    ModelTrouble.RATE: (500, "429 Rate limit reached for requests"),
+    ModelTrouble.EMPTY: (200, EMPTY_ANSWER),
+}
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _HEADER = re.compile(r"^<document_metadata>.*?</document_metadata>\s*", re.DOTALL)
 _PINNED_CHARACTERS = 1000
@@ -96,6 +101,8 @@ async def answer(world: World, asked: Asked) -> dict[str, Any]:
     if not context and asked.mode == "query":
         return _refuse(world, asked)
     await asyncio.sleep(world.behaviour.llm_seconds)
+    if (trouble := world.behaviour.model_down) is not None:
+        raise AbortError(*_MODEL_IS_AWAY[trouble])
     if world.draw(FaultKind.LLM_ERROR, asked.route):
         raise AbortError(500, LLM_ERROR)
     if world.draw(FaultKind.LLM_EMPTY, asked.route):

@@ -32,6 +32,14 @@ class FaultKind(StrEnum):
     LLM_EMPTY = "llm_empty"  # chats: the provider answers nothing (§5)
 
 
+class ModelTrouble(StrEnum):
+    """In which words the language model is away (§5)."""
+
+    ERROR = "error"
+    RATE = "rate"
+    EMPTY = "empty"
+
+
 class Fault(BaseModel):
     """How often a fault happens, and to what.
 
@@ -60,12 +68,16 @@ class Behaviour(BaseModel):
         table_seconds: bound on the time between looking for a workspace's first vector table and making it: the race
             of first embeddings (§4.1). 0: no race.
         write_seconds: between an upload's file being there and its content being in it (§3.5).
+        poison: a document that holds these bytes kills the collector (§3.4: a scan without OCR data); empty: none does.
+        collector_restart_seconds: until somebody has started it again.
+        dies_with_collector: so does the server, which its image restarts: connections break, and none is taken.
         llm_seconds: for each answer of the language model.
         latency_seconds: bound on the random time added to each request.
         slow_seconds: for the fault ``slow``; longer than a client waits.
         retry_after_seconds: what ``http_429_retry_after`` asks for.
         window_seconds: how long an outage drawn by a fault lasts.
         collector_down, embedder_down: an outage until it is set back.
+        model_down: the language model is away, in these words, until it is set back.
         deletion_protection: workspaces cannot be deleted (§2).
         chunk_characters: bound on the length of what one vector stands for.
         opposite_word: a text with this word gets the opposite of its vector, so that its distances exceed 1 (§5).
@@ -82,6 +94,9 @@ class Behaviour(BaseModel):
     embed_seconds: Seconds = 0.015
     table_seconds: Seconds = 0.03
     write_seconds: Seconds = 0.002
+    poison: str = ""
+    collector_restart_seconds: Seconds = 0.5
+    dies_with_collector: bool = False
     llm_seconds: Seconds = 0.03
     latency_seconds: Seconds = 0.0
     slow_seconds: Seconds = 600.0
@@ -89,6 +104,7 @@ class Behaviour(BaseModel):
     window_seconds: Seconds = 2.0
     collector_down: bool = False
     embedder_down: bool = False
+    model_down: ModelTrouble | None = None
     deletion_protection: bool = False
     chunk_characters: Annotated[int, Field(ge=50, le=10_000)] = 400
     opposite_word: str = ""

@@ -47,18 +47,32 @@ class NotProcessedError(Exception):
     """The collector made no document; the text is the reply's ``error``."""
 
 
+class CollectorDiedError(NotProcessedError):
+    """The collector died while it held this file."""
+
+    def __init__(self) -> None:
+        super().__init__("fetch failed")
+
+
 async def process(world: World, name: str, metadata: dict[str, Any]) -> list[StoredDocument]:
     """Make documents of the file of this name in the hot folder, and store them in the folder for uploads.
 
     Raises:
         NotProcessedError: there is no document to be had.
     """
+    life = world.collector_deaths
     # One at a time (§9). Which bytes stand under the name is decided only when the file's turn comes: two uploads of
     # one name read each other's, and the first to end takes the file away (§3.5).
     async with world.collector:
+        if world.collector_deaths > life:
+            raise CollectorDiedError  # it held this file, too
         await asyncio.sleep(world.behaviour.collector_seconds)
         if (content := world.hotdir.get(name)) is None:
             raise NotProcessedError("File does not exist in upload directory.")
+        if (poison := world.behaviour.poison.encode()) and poison in content:
+            world.hotdir.pop(name, None)
+            world.kill_collector()
+            raise CollectorDiedError
         try:
             documents = await asyncio.to_thread(_documents, content, name, metadata, new_hex(world.chance))
         finally:

@@ -30,6 +30,7 @@ class Counters(BaseModel):
         skipped: how many times it was left out silently, by ``slug location``.
         lost_vectors: how many times its row was made without vectors, by ``slug location``.
         embedder_calls: calls to the embedder, questions included.
+        collector_deaths: of a document that it read.
         questions: answered or refused, by message.
         faults: injected, by kind.
         fault_routes: injected, by ``route kind``.
@@ -44,6 +45,7 @@ class Counters(BaseModel):
     skipped: dict[str, int] = {}
     lost_vectors: dict[str, int] = {}
     embedder_calls: int = 0
+    collector_deaths: int = 0
     questions: dict[str, int] = {}
     faults: dict[str, int] = {}
     fault_routes: dict[str, int] = {}

@@ -63,7 +63,11 @@ class Faulty:
         self._under_way += 1
         counters.most_at_once[self._name] = max(counters.most_at_once.get(self._name, 0), self._under_way)
         try:
-            await self._answer(request, scope, receive, send)
+            if world_of(request).is_down:
+                await request.body()
+                await _drop(request)
+            else:
+                await self._answer(request, scope, receive, send)
         except ClientDisconnect:
             return  # the client left in mid-request: nothing was done (§3.5), and nobody waits for a reply
         finally:
@@ -85,7 +89,7 @@ class Faulty:
             await request.body()
             return await _INSTEAD_OF[drawn](request)(scope, receive, send)
         reply = await self._work(request)
-        if drawn is FaultKind.DROP_AFTER:
+        if drawn is FaultKind.DROP_AFTER or world.is_down:
             return await _drop(request)
         if drawn is FaultKind.SLOW and await _client_leaves(request, world.behaviour.slow_seconds):
             return None

@@ -48,6 +48,7 @@ class World:
         self.collector = asyncio.Lock()
         self.hotdir: dict[str, bytes] = {}
         self.windows: dict[FaultKind, float] = {}
+        self.collector_deaths = 0
         self._injected: Counter[FaultKind] = Counter()
         self._shelf = Shelf(state)
         self._documents = Kept(self._shelf, StoredDocument)
@@ -120,6 +121,17 @@ class World:
     def open_window(self, kind: FaultKind) -> None:
         """Begin an outage of ``window_seconds``."""
         self.windows[kind] = time.monotonic() + self.behaviour.window_seconds
+
+    def kill_collector(self) -> None:
+        """End the collector with all that it holds; it is back after a while."""
+        self.collector_deaths += 1
+        self.counters.collector_deaths += 1
+        self.windows[FaultKind.COLLECTOR_DOWN] = time.monotonic() + self.behaviour.collector_restart_seconds
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the server itself is being restarted, after its collector died."""
+        return self.behaviour.dies_with_collector and self._in_window(FaultKind.COLLECTOR_DOWN)
 
     @property
     def collector_is_down(self) -> bool:

@@ -356,5 +356,5 @@ async def test_an_engine_that_answers_is_not_left_alone(engine: Engine, other: E
     for position in range(6):
         with pytest.raises(DocumentRejectedError):  # the document's fault, not the engine's
             await engine.add_document(slug, document("cut.pdf", b"%PDF-1.7\n1 0 obj", position=position))
-    assert await engine.away() is None
-    assert await other.away() is None
+    assert await engine.away() == {}
+    assert await other.away() == {}

@@ -28,6 +28,7 @@ from worker.engines.base import (
     EngineRefusedError,
     EngineUnavailableError,
     StoredDocument,
+    Work,
     WorkspaceSettings,
     WorkspaceUnknownError,
 )
@@ -1026,27 +1027,31 @@ async def test_an_engine_that_is_down_is_left_alone_and_tried_again(
             await engine.add_document(slug, document())
     await server.reset_counters()
     with pytest.raises(EngineUnavailableError) as caught:
-        await engine.ask(slug, "When?")
+        await engine.locations(slug)
     assert caught.value.retry_after is not None
     assert (await server.counters()).requests == {}
-    state = await engine.circuit.state()
+    assert (await engine.ask(slug, "When?")).refused  # questions need no collector
+    await server.reset_counters()
+    state = await engine.circuits[Work.DOCUMENTS].state()
     assert state is not None
     assert (state.is_open, "collector is down" in state.reason) == (True, True)
-    assert "collector is down" in (await engine.away() or "")
+    away = await engine.away()
+    assert away.keys() == {Work.DOCUMENTS}
+    assert "collector is down" in away[Work.DOCUMENTS]
     assert (await server.counters()).requests == {}
     await server.control(collector_down=False)
 
     async def answers() -> bool:
         try:
-            return (await engine.ask(slug, "When?")).refused
+            return await engine.locations(slug) == frozenset()
         except EngineUnavailableError:
             return False
 
     await until(answers, seconds=5)
-    closed = await engine.circuit.state()
+    closed = await engine.circuits[Work.DOCUMENTS].state()
     assert closed is not None
     assert not closed.is_open
-    assert await engine.away() is None
+    assert await engine.away() == {}
     await engine.aclose()
 
 

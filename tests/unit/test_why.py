@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 from repositories.models import CALLER, Job
 from repositories.queues import QueueState
 from repositories.states import JobStatus
+from worker.engines.base import Work
 from worker.eta import Eta
 from worker.reasons import Facts, Reason, Why, explain
 from worker.registry import LiveWorker
@@ -68,7 +69,7 @@ def why(job: Job | None, **facts: Any) -> Why:
 ETA = Eta(job_id=ID, event="start", seconds=40, low_seconds=30, high_seconds=60, measured=100, position=7)
 ERROR = {"attempt": 1, "code": "broken", "message": "it broke"}
 SOON = NOW + timedelta(seconds=90)
-AWAY = a_worker(engine_away="AnythingLLM is down")
+AWAY = a_worker(away={Work.DOCUMENTS: "AnythingLLM is down"})
 PAUSED = a_queue(paused_at=NOW, paused_by="ann", pause_reason="disk full")
 FULL = a_queue(max_running=12, running=12, holders=HOLDERS)
 RUNNING = {
@@ -100,7 +101,7 @@ CASES = {
     "put back": (
         why(a_job(scheduled_at=SOON, attempt=2, failures=1, errors=[ERROR])),
         Reason.PUT_BACK,
-        "attempt 2 was put back (the engine was away, or a snooze): again at 2026-05-01 12:01:30 UTC",
+        "attempt 2 was put back: again at 2026-05-01 12:01:30 UTC",
     ),
     "paused": (
         why(a_job(), queue=PAUSED),
@@ -119,7 +120,10 @@ CASES = {
         "no live worker takes document_upload jobs from queue slow: they take them from default",
     ),
     "engine away": (
-        why(a_job(), workers=[a_worker(engine_away="AnythingLLM's collector is down (for 9 s; tried again in 3 s)")]),
+        why(
+            a_job(),
+            workers=[a_worker(away={Work.DOCUMENTS: "AnythingLLM's collector is down (for 9 s; tried again in 3 s)"})],
+        ),
         Reason.ENGINE_AWAY,
         "the engine does not answer: AnythingLLM's collector is down (for 9 s; tried again in 3 s); nothing is lost",
     ),

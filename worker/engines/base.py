@@ -5,14 +5,16 @@ names those five calls, what goes in and out of them, and the errors that tell a
 of jobs, queues or any one system; a new engine passes the same contract suite (``tests/contract``).
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Annotated, BinaryIO, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from repositories.schemas import Storable
+from repositories.states import JobType
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -67,6 +69,7 @@ class Document:
         sha256: lower-case hex digest of the file as it was uploaded, before its text was made UTF-8.
         media_type: by content and extension (``application/pdf``).
         metadata: what else is told of it.
+        crashes: how often the engine died while it read this document.
     """
 
     job_id: UUID
@@ -78,6 +81,7 @@ class Document:
     sha256: str
     media_type: str
     metadata: DocumentMetadata | None = None
+    crashes: int = 0
 
     @property
     def key(self) -> str:
@@ -149,6 +153,18 @@ class Answer(BaseModel):
     sources: tuple[Source, ...] = ()
 
 
+class Work(StrEnum):
+    """What a job asks of an engine: each kind needs other parts of it."""
+
+    DOCUMENTS = "documents"
+    QUESTIONS = "questions"
+
+    @classmethod
+    def of(cls, job_type: str) -> "Work":
+        """Return what jobs of this type ask for."""
+        return cls.QUESTIONS if job_type == JobType.QUESTION_PROCESSING else cls.DOCUMENTS
+
+
 class EngineError(Exception):
     """An engine could not do what was asked.
 
@@ -169,7 +185,8 @@ class DocumentRejectedError(EngineError):
     """This document can never be stored as it is; the others of its job can.
 
     Codes: ``corrupt`` (cannot be parsed), ``no_text`` (nothing to search in it), ``unsupported_type``, ``encrypted``,
-    ``too_large``, ``not_stored`` (asked to embed what is not there), ``not_embedded`` (the engine gave it no vectors).
+    ``too_large``, ``not_stored`` (asked to embed what is not there), ``not_embedded`` (the engine gave it no vectors),
+    ``kills_the_collector`` (what reads documents died of it, again and again).
     """
 
 
@@ -195,6 +212,18 @@ class EngineUnavailableError(EngineError):
     def __init__(self, code: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(code, message)
         self.retry_after = retry_after
+
+
+class EngineDiedError(EngineUnavailableError):
+    """What reads documents died while it read this one; that is the document's fault if it happens again and again.
+
+    Attributes:
+        alone: it read nothing else then of which is known.
+    """
+
+    def __init__(self, message: str, *, alone: bool) -> None:
+        super().__init__("engine_unavailable", message)
+        self.alone = alone
 
 
 def check_workspace_name(name: str) -> None:
@@ -249,6 +278,7 @@ class Engine(Protocol):
 
         Raises:
             DocumentRejectedError: this document can never be stored.
+            EngineDiedError: what reads documents died while it read this one.
             WorkspaceUnknownError: no workspace has this slug.
         """
         ...
@@ -292,12 +322,20 @@ class Engine(Protocol):
         """
         ...
 
-    async def health(self) -> None:
-        """Return if the engine answers; raise :class:`EngineUnavailableError`, saying why, if it does not."""
+    async def health(self, work: Work = Work.DOCUMENTS, slug: str | None = None) -> None:
+        """Return if everything answers that this kind of work needs.
+
+        Args:
+            work: what is to be done next.
+            slug: of the workspace that is to answer questions: only there the language model can be asked.
+
+        Raises:
+            EngineUnavailableError: something does not; the message names it.
+        """
         ...
 
-    async def away(self) -> str | None:
-        """Say why the engine is left alone for now; ``None`` if it is asked. Nothing is asked by that."""
+    async def away(self) -> Mapping[Work, str]:
+        """Say for which work the engine is left alone for now, and why. Nothing is asked by that."""
         ...
 
     async def aclose(self) -> None:

@@ -5,6 +5,8 @@ circuit opens, and while it is open every call is refused at once, saying for ho
 worker, and no other, tries the engine: an answer closes the circuit, and none opens it again for twice as long, up to a
 bound. Failures are counted for each part of the engine, so that a part that works does not hide one that does not.
 
+An engine that asks to be left alone for a time (``Retry-After``) is: the circuit opens at once, for so long.
+
 Without Redis the circuit counts as closed: it saves work, and nothing rests on it. Times are the Redis server's.
 """
 
@@ -23,6 +25,7 @@ from worker.engines.base import EngineError, EngineUnavailableError
 _PROBE_SECONDS: Final = 30
 _KEPT_SECONDS: Final = 3_600
 _LONGEST_REASON: Final = 300
+_LONGEST_ASKED_SECONDS: Final = 300.0
 
 _NOW: Final = """
 local time = redis.call('TIME')
@@ -48,21 +51,22 @@ return {'probe', 0, found[3] or ''}
 )
 
 # KEYS[1] the circuit. ARGV: the part, the reason, failures that open it, milliseconds of the first cooling, of the
-# longest, the jitter (0 to 1), milliseconds that all this is kept, '1' from a probe. Returns milliseconds, 0 if it
-# stays closed or was open already.
+# longest, the jitter (0 to 1), milliseconds that all this is kept, '1' from a probe, milliseconds that the engine asked
+# to be left alone (then it opens at once), 0 if it did not. Returns milliseconds, 0 if it stays closed or was open.
 _FAIL: Final = (
     _NOW
     + """
 local failures = redis.call('HINCRBY', KEYS[1], 'failures:' .. ARGV[1], 1)
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 local is_open = redis.call('HEXISTS', KEYS[1], 'open_until') == 1
-if ARGV[8] ~= '1' and (is_open or failures < tonumber(ARGV[3])) then
+local asked = tonumber(ARGV[9])
+if ARGV[8] ~= '1' and (is_open or (asked == 0 and failures < tonumber(ARGV[3]))) then
     return {0}
 end
 local before = tonumber(redis.call('HGET', KEYS[1], 'cooling') or '0')
-local cooling = math.min(math.max(before * 2, tonumber(ARGV[4])), tonumber(ARGV[5]))
+local cooling = math.max(asked, math.min(math.max(before * 2, tonumber(ARGV[4])), tonumber(ARGV[5])))
 local waits = math.floor(cooling * (1 + tonumber(ARGV[6]) * 0.25))
-redis.call('HSET', KEYS[1], 'cooling', cooling, 'open_until', now + waits, 'reason', ARGV[2])
+redis.call('HSET', KEYS[1], 'cooling', asked == 0 and cooling or before, 'open_until', now + waits, 'reason', ARGV[2])
 redis.call('HSETNX', KEYS[1], 'opened_at', now)
 redis.call('HDEL', KEYS[1], 'probe_until')
 redis.call('PEXPIRE', KEYS[1], ARGV[7] + waits)
@@ -175,27 +179,28 @@ class Circuit:
         )
 
     @asynccontextmanager
-    async def guarding(self, part: str) -> AsyncIterator[None]:
+    async def guarding(self, part: str, probe: Callable[[], Awaitable[None]] | None = None) -> AsyncIterator[None]:
         """Run a block against the engine, and note whether it was unavailable.
 
         Args:
             part: of the engine that the block needs; failures are counted for each.
+            probe: asks what this block needs, instead of what the circuit was made with.
 
         Raises:
             EngineUnavailableError: the circuit is open, or the block raised it.
         """
-        has_failures = await self._admit()
+        has_failures = await self._admit(probe or self._probe)
         try:
             yield
         except EngineUnavailableError as error:
-            await self._note(part, str(error), is_probe=False)
+            await self._note(part, error, is_probe=False)
             raise
         except EngineError:
             await self._note_answer(part, has_failures=has_failures)  # it answers, if not what was hoped for
             raise
         await self._note_answer(part, has_failures=has_failures)
 
-    async def _admit(self) -> bool:
+    async def _admit(self, probe: Callable[[], Awaitable[None]]) -> bool:
         """Return if calls are let through, with whether failures stand noted; try the engine if that is due."""
         answer = await self._enter([self._key], _PROBE_SECONDS * 1000)
         if answer is None:
@@ -209,9 +214,9 @@ class Circuit:
                 "engine_unavailable", f"{reason}; it is tried again in {seconds:.1f} s", retry_after=seconds
             )
         try:
-            await self._probe()
+            await probe()
         except EngineUnavailableError as error:
-            waits = await self._note("probe", str(error), is_probe=True)
+            waits = await self._note("probe", error, is_probe=True)
             raise EngineUnavailableError("engine_unavailable", str(error), retry_after=waits or None) from error
         except EngineError:
             pass  # it answers; the call that comes now is told the same, with its own subject
@@ -219,8 +224,9 @@ class Circuit:
         self._log.info("circuit.closed", circuit=self._name, open_seconds=0 if closed is None else closed[0] / 1000)
         return False
 
-    async def _note(self, part: str, reason: str, *, is_probe: bool) -> float:
+    async def _note(self, part: str, error: EngineUnavailableError, *, is_probe: bool) -> float:
         """Count a failure; return the seconds for which that opened the circuit, 0 if it did not."""
+        reason = str(error)
         answer = await self._fail(
             [self._key],
             part,
@@ -231,6 +237,7 @@ class Circuit:
             random.random(),  # noqa: S311 - jitter
             _KEPT_SECONDS * 1000,
             int(is_probe),
+            int(min(error.retry_after or 0.0, _LONGEST_ASKED_SECONDS) * 1000),
         )
         seconds = 0.0 if answer is None else answer[0] / 1000
         if seconds:

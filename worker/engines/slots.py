@@ -3,6 +3,8 @@
 A slot is a member of a sorted set, scored with the time at which it comes free by itself; times are the Redis
 server's. Whoever holds one renews it, so a dead holder's slot comes free within ``hold_seconds``. Without Redis each
 process allows itself as many, which the log says once: the server is a little busier, and nothing stops.
+
+Who wants to be alone keeps others from coming in, and enters when those that are there have left.
 """
 
 import asyncio
@@ -18,18 +20,27 @@ from worker.engines.asking_redis import Script
 
 _POLL_SECONDS: Final = (0.01, 0.04)
 
+_ALONE: Final = "alone:"
+
 # KEYS[1] the slots. ARGV: the holder, how many there are, milliseconds until it comes free. Returns whether it was
-# taken.
+# taken. A holder that wants to be alone begins with 'alone:'; it is noted while it waits.
 _TAKE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then
+local held = redis.call('ZRANGE', KEYS[1], 0, -1)
+for _, member in ipairs(held) do
+    if member ~= ARGV[1] and string.sub(member, 1, 6) == 'alone:' then
+        return {0}
+    end
+end
+local alone = string.sub(ARGV[1], 1, 6) == 'alone:'
+if not alone and #held >= tonumber(ARGV[2]) then
     return {0}
 end
 redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return {1}
+return {(not alone or redis.call('ZCARD', KEYS[1]) == 1) and 1 or 0}
 """
 
 # KEYS[1] the slots. ARGV: the holder, milliseconds until it comes free, 0 to give it back. Returns nothing of interest.
@@ -67,15 +78,22 @@ class Slots:
         self._local = asyncio.Semaphore(most)
 
     @asynccontextmanager
-    async def hold(self) -> AsyncIterator[None]:
-        """Hold a slot for the length of a block; wait until one is free, however long that takes."""
-        holder = uuid4().hex
+    async def hold(self, *, alone: bool = False) -> AsyncIterator[bool]:
+        """Hold a slot for the length of a block; wait until one is free, however long that takes.
+
+        Args:
+            alone: wait until nobody holds one, and let nobody in until the block ends.
+
+        Returns:
+            Whether the block has the server for itself, for certain: it wanted that, and Redis knows.
+        """
+        holder = (_ALONE if alone else "") + uuid4().hex
         # Without Redis this alone is the bound, and with it no process can hold more than there are.
         async with self._local:
             in_redis = await self._taken(holder)
             renewing = asyncio.create_task(self._renew(holder)) if in_redis else None
             try:
-                yield
+                yield alone and in_redis
             finally:
                 if renewing is not None:
                     renewing.cancel()
@@ -89,14 +107,18 @@ class Slots:
     async def _taken(self, holder: str) -> bool:
         """Wait for a slot; return whether Redis knows of it."""
         async with self._turn:
-            while True:
-                self._given_back.clear()
-                answer = await self._take([self._key], holder, self._most, self._milliseconds)
-                if answer is None or answer[0] == 1:
-                    return answer is not None
-                # Another process does not tell this one when it gives a slot back, so it looks, at no fixed beat.
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._given_back.wait(), random.uniform(*_POLL_SECONDS))  # noqa: S311 - jitter
+            try:
+                while True:
+                    self._given_back.clear()
+                    answer = await self._take([self._key], holder, self._most, self._milliseconds)
+                    if answer is None or answer[0] == 1:
+                        return answer is not None
+                    # Another process does not tell this one when it gives a slot back, so it looks, at no fixed beat.
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._given_back.wait(), random.uniform(*_POLL_SECONDS))  # noqa: S311 - jitter
+            except BaseException:
+                await self._keep([self._key], holder, 0)  # it may be noted as one that waits to be alone
+                raise
 
     async def _renew(self, holder: str) -> None:
         while True:

@@ -35,7 +35,7 @@ async def question_processing(run: Run) -> dict[str, Any]:
     async def ask(item: JobItem) -> ItemOutcome:
         return await _ask(run, slug, item)
 
-    await run.each(await run.items(expand), ask)
+    await run.each(await run.items(expand), ask, slug)
     return await _result(run, slug)
 
 

@@ -16,12 +16,13 @@ import structlog
 
 from repositories.documents import DocumentRepository, Removal, Reservation, ReservationOutcome
 from repositories.errors import ConflictError, RepositoryError
+from repositories.items import ItemRepository
 from repositories.models import JobItem
 from repositories.schemas import ItemOutcome, JobError
 from repositories.states import ItemStatus
 from worker.documents.archives import ArchiveError, EntryError
 from worker.documents.preparing import Prepared, check_type, prepare
-from worker.engines.base import Document, DocumentRejectedError, StoredDocument
+from worker.engines.base import Document, DocumentRejectedError, EngineDiedError, StoredDocument
 from worker.errors import ItemLeftError
 from worker.payloads import DocumentItem, DocumentUploadPayload, OnDuplicate
 from worker.recorder import AttemptLostError
@@ -118,15 +119,29 @@ class Storing:
             sha256=prepared.sha256,
             media_type=prepared.media_type,
             metadata=spec.metadata,
+            crashes=told.item.crashes,
         )
         with told.phase("upload"):
-            stored = await self._engine.add_document(self._place.slug, document)
+            try:
+                stored = await self._engine.add_document(self._place.slug, document)
+            except EngineDiedError as error:
+                await self._note_crash(told.item, error)
+                raise
         told.result |= {"stage": "stored"} | stored.model_dump(
             include={"pages", "words", "passages"}, exclude_none=True
         )
         with told.phase("embed"):
             await self._engine.embed(self._place.slug, stored, on_embedded=partial(told.turn_to, "verify"))
         return stored
+
+    async def _note_crash(self, item: JobItem, error: EngineDiedError) -> None:
+        """Note on the record what the engine died of: it is read alone from now on, and given up in the end."""
+        async with self._run.runtime.database.get_transaction() as session:
+            crashes = await ItemRepository(session).note_crash(self._run.held, item.position, alone=error.alone)
+        if crashes is None:
+            raise AttemptLostError(self._run.held) from error
+        item.crashes = crashes
+        log.warning("engine.died", item=item.key, crashes=crashes, alone=error.alone, reason=str(error))
 
     async def _reserve(self, item: JobItem, spec: DocumentItem, prepared: Prepared) -> Reservation:
         """Be the one who stores this content, or learn where it stands; waits while it is being stored or removed."""

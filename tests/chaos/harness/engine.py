@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -25,6 +25,7 @@ from worker.engines.base import (
     DocumentRejectedError,
     Source,
     StoredDocument,
+    Work,
     WorkspaceSettings,
     unnoticed,
 )
@@ -66,8 +67,8 @@ class ChaosEngine:
     async def sweep(self, slug: str, job_id: UUID, keep: Collection[str]) -> int:
         return 0
 
-    async def away(self) -> str | None:
-        return None
+    async def away(self) -> Mapping[Work, str]:
+        return {}
 
     async def add_document(self, slug: str, document: Document) -> StoredDocument:
         plan = ItemPlan.model_validate_json(document.read())
@@ -86,7 +87,7 @@ class ChaosEngine:
             await self._work(plan)
         return Answer(text="done", refused=False, sources=(Source(document="a.txt", text="done", score=1.0),))
 
-    async def health(self) -> None:
+    async def health(self, work: Work = Work.DOCUMENTS, slug: str | None = None) -> None:
         return None
 
     async def aclose(self) -> None:

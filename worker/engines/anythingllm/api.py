@@ -112,8 +112,17 @@ class Api:
         """Delete a workspace that was there a moment ago; its documents stay on the server's disk."""
         await self._transport.send(self._call(errors.DELETE, "DELETE", f"workspace/{_quoted(slug)}", slug))
 
-    async def upload(self, folder: str, name: str, document: Document) -> Sequence[UploadedDocument]:
-        """Store a document in a folder, which is made if there is none; return what was made of it."""
+    async def upload(
+        self, folder: str, name: str, document: Document, mark: str | None = None
+    ) -> Sequence[UploadedDocument]:
+        """Store a document in a folder, which is made if there is none; return what was made of it.
+
+        Args:
+            folder: by its name on the server.
+            name: of the file there.
+            document: its bytes, and what is told of it.
+            mark: what it is found by, in place of its key.
+        """
         call = Call(
             name=errors.UPLOAD,
             method="POST",
@@ -121,7 +130,7 @@ class Api:
             subject=document.name,
             seconds=self._upload_seconds + document.size / _BYTES_A_SECOND,
             keep=500,
-            upload=Upload(name, document.media_type, document.file, naming.metadata(document)),
+            upload=Upload(name, document.media_type, document.file, naming.metadata(document, mark)),
         )
         reply = await self._transport.send(call)
         uploaded = _read(call, reply, Uploaded)
@@ -170,9 +179,16 @@ class Api:
         call = self._call("remove-folder", "DELETE", "document/remove-folder", name, {"name": name})
         await self._transport.send(_longer(call, self._embed_seconds))
 
-    async def chat(self, slug: str, message: str, session: str) -> ChatReply:
-        """Ask one question in a session of its own, so that no other question has a part in the answer."""
-        body = {"message": message, "mode": "query", "sessionId": session}
+    async def chat(self, slug: str, message: str, session: str, mode: str = "query") -> ChatReply:
+        """Ask one question in a session of its own, so that no other question has a part in the answer.
+
+        Args:
+            slug: the workspace's.
+            message: the question.
+            session: names the session.
+            mode: ``query`` answers from the documents alone, ``chat`` asks the language model in any case.
+        """
+        body = {"message": message, "mode": mode, "sessionId": session}
         call = self._call(errors.CHAT, "POST", f"workspace/{_quoted(slug)}/chat", slug, body, keep=_LONG_TEXT)
         call = _longer(call, self._embed_seconds)
         reply = await self._transport.send(call)

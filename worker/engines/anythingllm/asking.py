@@ -10,6 +10,7 @@ from worker.engines.anythingllm.replies import ChatReply, ChatSource
 from worker.engines.base import Answer, Source
 
 LONGEST_QUESTION: Final = 2_000
+_PROBE: Final = "Answer with the one word: ready."
 _PINNED_SCORE: Final = 1.0  # a pinned document is put into every prompt, whole; it has no score
 _OURS: Final = "job://"
 _HEADER: Final = re.compile(r"\A\s*<document_metadata>.*?</document_metadata>\s*", re.DOTALL)
@@ -33,6 +34,16 @@ async def ask(api: Api, patience: Patience, slug: str, question: str) -> Answer:
     # Words at the beginning would send it to an agent, which names no sources.
     message = f"Question: {question.strip()}" if _TO_AN_AGENT.match(question) else question
     return answer_of(await patience.run(lambda _: api.chat(slug, message, f"job-{uuid4()}")))
+
+
+async def check_model(api: Api, patience: Patience, slug: str) -> None:
+    """Ask the workspace's language model for a word, without the documents; return if it says anything.
+
+    Raises:
+        EngineUnavailableError: the model, or the embedder, does not answer.
+        EngineError: it answers, though not this.
+    """
+    await patience.run(lambda _: api.chat(slug, _PROBE, f"probe-{uuid4()}", mode="chat"))
 
 
 def answer_of(reply: ChatReply) -> Answer:

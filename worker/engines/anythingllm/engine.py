@@ -5,8 +5,9 @@ whatever is lost on the way. This module only puts the parts together: what each
 subject.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from hashlib import sha256
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from pydantic import SecretStr
 from repositories.database import DatabaseManager
 from repositories.locks import LockLostError
 from worker.engines.anythingllm.api import Api
-from worker.engines.anythingllm.asking import ask
+from worker.engines.anythingllm.asking import ask, check_model
 from worker.engines.anythingllm.embedding import Embedding
 from worker.engines.anythingllm.errors import unavailable, workspace_unknown
 from worker.engines.anythingllm.patience import Patience
@@ -29,6 +30,7 @@ from worker.engines.base import (
     Answer,
     Document,
     StoredDocument,
+    Work,
     WorkspaceSettings,
     WorkspaceUnknownError,
     check_workspace_name,
@@ -42,7 +44,7 @@ class AnythingLLMEngine:
     """One server, shared with every worker that names the same URL.
 
     Attributes:
-        circuit: whether the server is asked at all, for whoever wants to know why nothing runs.
+        circuits: whether the server is asked at all, by the kind of work, because each needs other parts of it.
 
     Args:
         url: the API's base URL, ``http://host:3001/api``, with or without ``/`` at its end.
@@ -94,14 +96,17 @@ class AnythingLLMEngine:
         slots = Slots(redis, f"{server}:embeddings", embeddings)
         self._embedding = Embedding(self._api, patience, registry, self._removing, slots, settle_seconds)
         self._known: set[str] = set()
-        self.circuit = Circuit(
-            redis,
-            server,
-            self._probe,
-            failures=circuit_failures,
-            cooling_seconds=circuit_cooling_seconds,
-            longest_cooling_seconds=circuit_cooling_seconds * 30,
-        )
+        self.circuits = {
+            work: Circuit(
+                redis,
+                f"{server}:{work}",
+                partial(self.health, work),
+                failures=circuit_failures,
+                cooling_seconds=circuit_cooling_seconds,
+                longest_cooling_seconds=circuit_cooling_seconds * 30,
+            )
+            for work in Work
+        }
 
     def __repr__(self) -> str:
         return f"AnythingLLMEngine({self._transport.url!r})"
@@ -171,20 +176,31 @@ class AnythingLLMEngine:
             ValueError: the question is empty, or longer than 2,000 characters.
             EngineError: the language model gave no answer to this question (``unanswered``).
         """
-        async with self._guarding("chat"):
+        async with self._guarding("chat", Work.QUESTIONS, slug):
             return await ask(self._api, self._patience, slug, question)
 
-    async def health(self) -> None:
-        """Return if the server takes the key and its collector answers; see the protocol."""
-        await self._patience.call(self._api.check_key)
-        await self._patience.call(self._api.check_collector)
+    async def health(self, work: Work = Work.DOCUMENTS, slug: str | None = None) -> None:
+        """Return if everything answers that this work needs; see the protocol.
 
-    async def away(self) -> str | None:
-        """Say why the server is left alone for now; see the protocol."""
-        state = await self.circuit.state()
-        if state is None or not state.is_open:
-            return None
-        return f"{state.reason} (for {state.open_seconds:.0f} s; tried again in {state.retry_after_seconds:.0f} s)"
+        Documents need the key, the collector and the embedder; questions the key, the embedder and the language model,
+        which is asked for a word in the workspace.
+        """
+        await self._patience.call(self._api.check_key)
+        if work is Work.DOCUMENTS:
+            await self._patience.call(self._api.check_collector)
+        await self._patience.call(self._api.check_embedder)
+        if work is Work.QUESTIONS and slug is not None:
+            await check_model(self._api, self._patience, slug)
+
+    async def away(self) -> Mapping[Work, str]:
+        """Say for which work the server is left alone for now, and why; see the protocol."""
+        told = dict[Work, str]()
+        for work, circuit in self.circuits.items():
+            state = await circuit.state()
+            if state is not None and state.is_open:
+                seconds = f"for {state.open_seconds:.0f} s; tried again in {state.retry_after_seconds:.0f} s"
+                told[work] = f"{state.reason} ({seconds})"
+        return told
 
     async def aclose(self) -> None:
         """Close the connections to the server. The database and Redis stay open: they are their owner's."""
@@ -194,14 +210,10 @@ class AnythingLLMEngine:
         self._known.discard(slug)
         self._embedding.saw_empty(slug)
 
-    async def _probe(self) -> None:
-        await self.health()
-        await self._patience.call(self._api.check_embedder)
-
     @asynccontextmanager
-    async def _guarding(self, part: str) -> AsyncIterator[None]:
+    async def _guarding(self, part: str, work: Work = Work.DOCUMENTS, slug: str | None = None) -> AsyncIterator[None]:
         try:
-            async with self.circuit.guarding(part):
+            async with self.circuits[work].guarding(part, partial(self.health, work, slug)):
                 yield
         except LockLostError as error:
             raise unavailable(str(error)) from error

@@ -93,10 +93,10 @@ def chunk_source(key: str) -> str:
     return f"job://{key}"
 
 
-def metadata(document: Document) -> str:
-    """Return what is said of a document when it is uploaded, as JSON."""
+def metadata(document: Document, mark: str | None = None) -> str:
+    """Return what is said of a document when it is uploaded, as JSON; ``mark`` takes the place of its key."""
     name = document.name.encode("utf-8", "replace").decode()  # names of old archives may hold what is no character
-    said = {"title": name, "docSource": name, "chunkSource": chunk_source(document.key)}
+    said = {"title": name, "docSource": name, "chunkSource": chunk_source(mark or document.key)}
     if document.metadata is not None:
         more = {"docAuthor": document.metadata.author, "description": document.metadata.description}
         said |= {name: value for name, value in more.items() if value is not None}

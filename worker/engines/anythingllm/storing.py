@@ -12,11 +12,18 @@ from typing import Final, TypeVar
 
 from worker.engines.anythingllm import naming
 from worker.engines.anythingllm.api import Api
+from worker.engines.anythingllm.canary import Canary
 from worker.engines.anythingllm.errors import TroubleError
 from worker.engines.anythingllm.patience import Patience
 from worker.engines.anythingllm.removing import Removing
 from worker.engines.anythingllm.replies import FiledDocument, UploadedDocument
-from worker.engines.base import Document, DocumentRejectedError, StoredDocument
+from worker.engines.base import (
+    Document,
+    DocumentRejectedError,
+    EngineDiedError,
+    EngineUnavailableError,
+    StoredDocument,
+)
 from worker.engines.slots import Slots
 
 _REMEMBERED: Final = 10_000
@@ -26,6 +33,12 @@ _TRIES_LOOKED_AT: Final = 4
 _OPENING: Final = 500
 _ENDURED: Final = 12
 """Uploads of one document in a row that the server failed on, while its collector works: then it is the document."""
+
+_DEATHS: Final = 3
+"""So often may the collector die of a document, from the second time on while it reads nothing else."""
+
+_LOST_COLLECTOR: Final = "fetch failed"
+"""What the server says when its connection to the collector broke during an upload."""
 
 _MOST_PARTS: Final = 1_000  # as many as a stored document may have
 
@@ -45,6 +58,7 @@ class Storing:
 
     def __init__(self, api: Api, patience: Patience, removing: Removing, slots: Slots) -> None:
         self._api, self._patience, self._removing, self._slots = api, patience, removing, slots
+        self._canary = Canary(api, patience, removing, slots)
         self._tries: OrderedDict[str, int] = OrderedDict()
         self._stored: OrderedDict[str, StoredDocument] = OrderedDict()
         self._failed_on: OrderedDict[str, int] = OrderedDict()
@@ -57,6 +71,13 @@ class Storing:
     async def add(self, slug: str, document: Document) -> StoredDocument:
         """Store a document, or return what is stored of it; see the protocol."""
         naming.extension_of(document)  # refuse what the server would misread before anything is sent
+        if document.crashes >= _DEATHS:
+            await self._canary.sing(document)
+            raise DocumentRejectedError(
+                "kills_the_collector",
+                f"{document.name}: AnythingLLM's collector died each of {document.crashes} times that it read this "
+                "file, and reads others: leave it out, or convert it (is it a scan?), and upload it again",
+            )
         stored = await self._patience.run(lambda number: self._add(slug, document, number))
         _remember(self._stored, document.key, stored)
         _remember(self._names, document.key, document.name)
@@ -84,15 +105,16 @@ class Storing:
         folder = naming.folder_for(document, tried + 1)
         if naming.makes_several(document):
             await self._removing.note_folder(document.job_id, folder)
-        async with self._slots.hold():
-            made = await self._upload(folder, naming.file_name(document, tried + 1), document)
+        async with self._slots.hold(alone=document.crashes > 0) as alone:
+            made = await self._upload(folder, naming.file_name(document, tried + 1), document, alone=alone)
         return await self._searchable(slug, document, made)
 
-    async def _upload(self, folder: str, name: str, document: Document) -> Sequence[UploadedDocument]:
+    async def _upload(self, folder: str, name: str, document: Document, *, alone: bool) -> Sequence[UploadedDocument]:
         """Upload a document, but not without end: one that the server always fails on would keep its job for ever."""
         try:
             made = await self._api.upload(folder, name, document)
         except TroubleError as error:
+            await self._see_collector(document, error, alone=alone)
             if error.was_told:
                 failed = self._failed_on.get(document.key, 0) + 1
                 _remember(self._failed_on, document.key, failed)
@@ -106,6 +128,19 @@ class Storing:
             raise
         self._failed_on.pop(document.key, None)
         return made
+
+    async def _see_collector(self, document: Document, error: TroubleError, *, alone: bool) -> None:
+        """Look whether the collector, and the server, outlived an upload that went wrong.
+
+        Raises:
+            EngineDiedError: one of them did not.
+        """
+        if error.was_told and _LOST_COLLECTOR in error.reason:
+            raise EngineDiedError(f"{document.name}: AnythingLLM's collector died of it", alone=alone) from error
+        try:
+            await self._patience.call(self._api.check_collector)
+        except EngineUnavailableError as away:
+            raise EngineDiedError(f"{document.name}: {error.reason}, and then {away}", alone=alone) from error
 
     async def _searchable(self, slug: str, document: Document, made: Sequence[UploadedDocument]) -> StoredDocument:
         """What was made of a file, without parts that hold no word: the server could never embed those."""

@@ -11,7 +11,7 @@ a sentence says, not by a threshold.
 import asyncio
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from uuid import UUID
@@ -30,6 +30,7 @@ from worker.engines.base import (
     DocumentRejectedError,
     EngineUnavailableError,
     StoredDocument,
+    Work,
     WorkspaceSettings,
     WorkspaceUnknownError,
     check_workspace_name,
@@ -216,8 +217,9 @@ class LocalEngine:
         settings = WorkspaceSettings.model_validate(known)
         return await asyncio.to_thread(answer, question, counts, candidates, vocabulary, settings)
 
-    async def health(self) -> None:
-        """Return if PostgreSQL answers and has the tables; see the protocol."""
+    async def health(self, work: Work = Work.DOCUMENTS, slug: str | None = None) -> None:
+        """Return if PostgreSQL answers and has the tables, for whatever work; see the protocol."""
+        del work, slug
         async with self._session() as session:
             missing = [table for table in _TABLES if await session.scalar(select(func.to_regclass(table))) is None]
         if missing:
@@ -225,9 +227,9 @@ class LocalEngine:
                 "engine_unavailable", f"the database has no table {missing[0]}: bring its schema up to date"
             )
 
-    async def away(self) -> str | None:
+    async def away(self) -> Mapping[Work, str]:
         """Nothing is left alone: without PostgreSQL no job runs at all."""
-        return None
+        return {}
 
     async def aclose(self) -> None:
         """End the parser processes. The database stays open: it is its owner's."""
