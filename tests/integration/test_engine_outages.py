@@ -46,7 +46,8 @@ async def _again(jobs: JobRepository, job_id: UUID, *, progressed: bool = False)
 async def _claim_again(jobs: JobRepository, job_id: UUID, *, away_for: timedelta) -> None:
     await jobs.session.execute(
         text(
-            "UPDATE jobs SET scheduled_at = NULL, away_since = clock_timestamp() - CAST(:away AS interval) WHERE id = :id"
+            "UPDATE jobs SET scheduled_at = NULL, away_since = clock_timestamp() - CAST(:away AS interval) "
+            "WHERE id = :id"
         ),
         {"id": job_id, "away": away_for},
     )
