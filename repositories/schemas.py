@@ -333,10 +333,14 @@ class ItemOutcome(BaseModel):
 
 
 class Lease(NamedTuple):
-    """What a worker learns of a job it holds when it extends the lease."""
+    """What a worker learns of a job it holds when it extends the lease.
+
+    ``extended`` is false where somebody else held the row locked: then the lease is as it was, and asked for again.
+    """
 
     job_id: UUID
     cancel_requested: bool
+    extended: bool = True
 
 
 class JobStatistics(BaseModel):

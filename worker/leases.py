@@ -24,6 +24,8 @@ STALLED_SECONDS = 60.0
 _JOIN_SECONDS = 10.0
 _LOOK_SECONDS = 0.5  # how often cancel requests are looked for, and how soon a failed extension is tried again
 
+_LOCKED_SECONDS = 0.02  # how soon a lease is asked for again whose row somebody had locked
+
 log = structlog.get_logger(__name__)
 
 
@@ -157,19 +159,28 @@ class LeaseKeeper:
                 self._tell(jobs[job_id].request_cancel)
 
     async def _extend(self, database: DatabaseManager, held: dict[Held, Leased]) -> None:
-        everything = list(held)
-        for start in range(0, len(everything), MAX_BATCH):
-            batch = everything[start : start + MAX_BATCH]
-            async with database.get_autocommit() as session:
-                leases = {
-                    lease.job_id: lease for lease in await JobRepository(session).extend_leases(batch, self._lease)
-                }
-            for job in batch:
-                lease = leases.get(job.job_id)
-                if lease is None:
-                    self._tell(held[job].stop_as_lost)
-                elif lease.cancel_requested:
-                    self._tell(held[job].request_cancel)
+        """Extend every lease; where a row is locked for a moment, by the job's own progress mostly, until it is not."""
+        left = list(held)
+        while left:
+            locked: list[Held] = []
+            for start in range(0, len(left), MAX_BATCH):
+                locked += await self._extend_some(database, held, left[start : start + MAX_BATCH])
+            with self._guard:
+                left = [job for job in locked if job in self._held]  # the others have ended meanwhile
+            if left:
+                await asyncio.sleep(_LOCKED_SECONDS)
+
+    async def _extend_some(self, database: DatabaseManager, held: dict[Held, Leased], some: list[Held]) -> list[Held]:
+        """Extend these leases, and return those of rows that were locked."""
+        async with database.get_autocommit() as session:
+            leases = {lease.job_id: lease for lease in await JobRepository(session).extend_leases(some, self._lease)}
+        for job in some:
+            lease = leases.get(job.job_id)
+            if lease is None:
+                self._tell(held[job].stop_as_lost)
+            elif lease.cancel_requested:
+                self._tell(held[job].request_cancel)
+        return [job for job in some if job.job_id in leases and not leases[job.job_id].extended]
 
     def _tell(self, call: Callable[[], None]) -> None:
         if self._main is not None and not self._main.is_closed():

@@ -45,8 +45,8 @@ class JobRepository(
     - run alone what may have killed its workers: ``has_suspects``, ``claim_alone``
     - drive, as the caller: ``update_job_status``
     - ask, as a person: ``cancel_job``, ``cancel``, ``retry``
-    - keep moving: ``rescue``, ``take_due``, ``park``, ``release_parked``, ``waiting``, ``count_waiting``,
-      ``waiting_among``, ``live_among``
+    - keep moving: ``rescue``, ``last_workers``, ``take_due``, ``park``, ``release_parked``, ``waiting``,
+      ``count_waiting``, ``waiting_among``, ``live_among``
     - edit what no transition writes (metadata, priority and the like; another field raises ``ProtectedFieldError``):
       ``update``, ``update_many``, ``bulk_update``
     - delete what ended: ``cleanup_old_jobs``, ``cleanup``, its dry run ``list_expired``; by key or filter: ``delete``,

@@ -161,7 +161,8 @@ class Claiming(Admitting):
 
         Returns:
             One entry for each job that is still ours; a job that is missing was lost, and its task must stop. A row
-            that somebody else holds locked is not waited for: its lease stays as it is until the next time.
+            that somebody else holds locked is not waited for: its entry is not ``extended``, and is to be asked for
+            again at once.
         """
         check_batch(len(held), "extend the leases of")
         with translated():
@@ -174,7 +175,9 @@ class Claiming(Admitting):
                         named(list(locked)), standing([JobStatus.PROCESSING])
                     )
                 )
-                leases += [Lease(job_id, asked) for job_id, attempt, asked in ours if locked[job_id] == attempt]
+                leases += [
+                    Lease(job_id, asked, extended=False) for job_id, attempt, asked in ours if locked[job_id] == attempt
+                ]
             return leases
 
     async def cancel_requested_among(self, ids: Collection[UUID]) -> list[UUID]:

@@ -9,9 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from repositories.database import DatabaseManager
 from repositories.jobs import JobRepository
+from repositories.models import Job
 from repositories.schemas import NewJob
 from repositories.states import JobStatus
 from worker.batches import Batches
@@ -88,6 +90,32 @@ async def test_a_task_that_blocks_the_event_loop_for_longer_than_the_lease_keeps
     assert (job.status, job.attempt, job.crashes) == (JobStatus.COMPLETED, 1, 0)
     assert rescuer.rescued == 0
     assert looks[1] - looks[0] > 5, "nobody looked for lost jobs meanwhile"
+
+
+async def test_a_row_that_is_locked_most_of_the_time_keeps_its_lease(
+    database: DatabaseManager, keeper: LeaseKeeper, rescuer: Rescuer
+) -> None:
+    lease = timedelta(seconds=LEASE_SECONDS)
+    async with database.get_transaction() as session:
+        (job,) = await JobRepository(session).create_many([NewJob(type="x", payload={})])
+        (claimed,) = await JobRepository(session).claim([job.id], "worker", lease)
+
+    class Held:
+        held = claimed.held
+
+        def stop_as_lost(self) -> None:
+            pass
+
+        request_cancel = stop_as_lost
+
+    with keeper.holding(Held()):
+        for _ in range(12):  # as progress does that is written all the time to a slow disk
+            async with database.get_transaction() as session:
+                await session.execute(select(Job.id).where(Job.id == job.id).with_for_update())
+                await asyncio.sleep(0.3)
+            await asyncio.sleep(0.06)
+
+    assert rescuer.rescued == 0
 
 
 @pytest.mark.slow
