@@ -34,6 +34,7 @@ class JobType(StrEnum):
     QUESTION_PROCESSING = "question_processing"
     WORKSPACE_CREATION = "workspace_creation"
     WORKSPACE_DELETION = "workspace_deletion"
+    WORKSPACE_REBUILD = "workspace_rebuild"
 
 
 class ItemStatus(StrEnum):

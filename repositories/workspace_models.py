@@ -19,7 +19,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
 from repositories.mapping import Base, one_of
@@ -30,7 +30,9 @@ class Workspace(Base):
     """A workspace as its engine knows it. The slug is stored as the engine gave it, never computed.
 
     ``created_at`` is when the engine made it, as far as the record knows: again if it was made anew. ``embedded_at`` is
-    when its first document was seen to be searchable; ``None`` if none was yet.
+    when its first document was seen to be searchable; ``None`` if none was yet. ``orphans_seen_at`` is when vectors
+    were first seen that belong to no document. ``rebuild`` is how far a rebuild is that is under way, in its engine's
+    words; ``rebuilt_at`` when the last one ended.
     """
 
     __tablename__ = "workspaces"
@@ -42,6 +44,9 @@ class Workspace(Base):
     settings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     embedded_at: Mapped[datetime | None]
+    orphans_seen_at: Mapped[datetime | None]
+    rebuild: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    rebuilt_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint("length(name) BETWEEN 1 AND 255", name="name_length"),

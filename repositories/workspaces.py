@@ -150,6 +150,50 @@ class WorkspaceRepository:
             )
             return marked is not None
 
+    async def everything(self) -> list[Workspace]:
+        """Return every workspace of the engine, by name."""
+        with translated():
+            rows = await self._session.scalars(
+                select(Workspace).where(Workspace.engine == self._engine).order_by(Workspace.name)
+            )
+            return [*rows]
+
+    async def mark_orphans(self, slug: str) -> bool:
+        """Record that vectors stand in this workspace that belong to no document; the first time stays.
+
+        Returns:
+            Whether this was the first time since the last rebuild.
+        """
+        return await self._change(
+            self._is(slug), Workspace.orphans_seen_at.is_(None), orphans_seen_at=func.clock_timestamp()
+        )
+
+    async def note_rebuild(self, name: str, slug: str, state: dict[str, Any]) -> bool:
+        """Record how far the rebuild of a workspace is, and what the engine calls it now.
+
+        Returns:
+            Whether the workspace is on the record.
+        """
+        return await self._change(self._named(name), slug=slug, rebuild=state)
+
+    async def end_rebuild(self, name: str) -> bool:
+        """Record that a workspace was rebuilt: every vector in it belongs to a document."""
+        now = func.clock_timestamp()
+        return await self._change(
+            self._named(name), rebuild=None, rebuilt_at=now, orphans_seen_at=None, embedded_at=now
+        )
+
+    async def _change(self, *conditions: ColumnElement[bool], **values: Any) -> bool:
+        with translated():
+            changed: int | None = await self._session.scalar(
+                update(Workspace)
+                .where(*conditions)
+                .values(**values)
+                .returning(Workspace.id)
+                .execution_options(synchronize_session=False)
+            )
+            return changed is not None
+
     async def _delete(self, *conditions: ColumnElement[bool]) -> bool:
         gone = delete(Workspace).where(*conditions).returning(Workspace.id).cte("gone")
         # The foreign key would delete these as well, but in no order.
@@ -157,6 +201,9 @@ class WorkspaceRepository:
         with translated():
             found = await self._session.scalar(select(func.count()).select_from(gone).add_cte(cleared))
             return bool(found)
+
+    def _named(self, name: str) -> ColumnElement[bool]:
+        return and_(Workspace.engine == self._engine, Workspace.name == name)
 
     def _is(self, slug: str) -> ColumnElement[bool]:
         return and_(Workspace.engine == self._engine, Workspace.slug == slug)

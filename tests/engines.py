@@ -1,7 +1,7 @@
 """An engine for tests of everything but engines: notes every call, keeps documents in memory, fails when told to."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from uuid import UUID
 
 from worker.engines.base import (
@@ -12,6 +12,7 @@ from worker.engines.base import (
     EngineError,
     EngineRefusedError,
     EngineUnavailableError,
+    Rebuilt,
     Source,
     StoredDocument,
     Work,
@@ -44,6 +45,7 @@ class NotingEngine:
         self.deleted: list[str] = []
         self.asked: list[str] = []
         self.away_now = False
+        self.has_orphans = False
         self.mended = False
         self.trouble_is_over = False
         self.unanswered = ""
@@ -98,12 +100,19 @@ class NotingEngine:
         self.documents.setdefault(document.key, content)
         return StoredDocument(key=document.key, locations=(document.key,), words=len(content.split()), passages=1)
 
-    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> bool:
         self._look_for(slug)
         if missing := set(stored.locations) - self.documents.keys():
             raise DocumentRejectedError("not_stored", f"there is no document {min(missing)}")
         self.embedded += stored.locations
         on_embedded()
+        return self.has_orphans
+
+    async def rebuild(self, slug: str, recorded: Callable[[], Awaitable[Collection[str]]]) -> Rebuilt:
+        self._look_for(slug)
+        await self._pass()
+        self.has_orphans = False
+        return Rebuilt(slug, len(await recorded()))
 
     async def remove(self, slug: str, locations: Collection[str]) -> None:
         self._look_for(slug)

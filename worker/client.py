@@ -48,6 +48,7 @@ from worker.settings import Settings, require
 from worker.storage import Storage
 from worker.trying_again import NothingToRetryError, only_failed
 from worker.uploads.planning import PlannedFile, plan_upload
+from worker.workspace_views import WorkspaceView, workspace_views
 
 __all__ = ["JobClient", "NothingToRetryError", "WorkspaceNotFoundError", "open_client"]
 
@@ -159,6 +160,19 @@ class JobClient(Following):
         """Enqueue a ``workspace_deletion`` job: the workspace goes, with all that stands in it."""
         payload = WorkspacePayload(workspace=workspace)
         return await self._enqueue(JobType.WORKSPACE_DELETION, workspace, _written(payload), session, fields)
+
+    async def workspaces(self) -> list[WorkspaceView]:
+        """Return the workspaces that the record has of this engine, by name."""
+        async with self._database.get_session() as session:
+            return await workspace_views(session, self._engine)
+
+    async def rebuild_workspace(self, workspace: str, *, session: AsyncSession | None = None, **fields: Any) -> Job:
+        """Enqueue a ``workspace_rebuild`` job: the workspace is made new from the documents that stand in it.
+
+        With AnythingLLM its chats and threads go, and it may get another slug, which the job's result tells.
+        """
+        payload = WorkspacePayload(workspace=workspace)
+        return await self._enqueue(JobType.WORKSPACE_REBUILD, workspace, _written(payload), session, fields)
 
     async def retry_failed_items(self, job_id: UUID | str, **fields: Any) -> Job:
         """Enqueue a new job with only the failed items of one that ended; it names that one as ``retry_of``.

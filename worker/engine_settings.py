@@ -54,6 +54,14 @@ class EngineSettings(BaseSettings):
         default=4, ge=1, le=1_000, description="Documents that AnythingLLM embeds at a time, over all workers."
     )
 
+    anythingllm_rebuild: bool = Field(
+        default=False,
+        description=(
+            "Rebuild a workspace by itself when vectors of no document are seen in it. Its chats and threads go: "
+            "without this a person says so, with `worker workspaces rebuild NAME`."
+        ),
+    )
+
     @field_validator("anythingllm_url")
     @classmethod
     def _is_a_web_address(cls, url: str | None) -> str | None:

@@ -159,7 +159,10 @@ class DocumentUploadPayload(BaseModel):
 
 
 class WorkspacePayload(BaseModel):
-    """Make a workspace, or give one settings (``workspace_creation``); remove one (``workspace_deletion``)."""
+    """Make a workspace, or give one settings (``workspace_creation``); remove it, or make it new from its documents.
+
+    The latter two are ``workspace_deletion`` and ``workspace_rebuild``.
+    """
 
     version: Literal[1] = 1
     workspace: ShortText

@@ -71,6 +71,16 @@ class Standing:
             WorkspaceDocument.workspace_id == workspace_id, WorkspaceDocument.id > after_id, _STORED, limit=limit
         )
 
+    async def counts(self) -> dict[int, int]:
+        """Return how many documents stand in each workspace, by its id; one that holds none is left out."""
+        with translated():
+            rows = await self._session.execute(
+                select(WorkspaceDocument.workspace_id, func.count())
+                .where(_STORED)
+                .group_by(WorkspaceDocument.workspace_id)
+            )
+            return {row[0]: row[1] for row in rows}
+
     async def of_job(self, job_id: UUID) -> list[WorkspaceDocument]:
         """Return what a job's items stored or have reserved, also what is being removed of it, in the items' order."""
         return await self._rows(WorkspaceDocument.job_id == job_id, by_position=True)

@@ -26,6 +26,9 @@ class FaultKind(StrEnum):
     UPLOAD_CLASH = "upload_clash"  # uploads: as if another upload had taken the file away (§3.5)
     EMBED_SILENT = "embed_silent"  # embeddings: answered as if done (§4), drawn for each document
     EMBED_ROW_WITHOUT_VECTORS = "embed_row_without_vectors"  # embeddings: listed, not found (§4.1), for each document
+    EMBED_KILLED = (
+        "embed_killed"  # embeddings: the server dies between the vectors and the row (§10), for each document
+    )
     COLLECTOR_DOWN = "collector_down"  # a window of ``window_seconds`` begins with this request
     EMBEDDER_DOWN = "embedder_down"  # the same for the embedder
     LLM_ERROR = "llm_error"  # chats: the provider refuses (§5)

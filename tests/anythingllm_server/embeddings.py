@@ -15,6 +15,10 @@ class EmbedderDownError(Exception):
     """The embedder does not answer."""
 
 
+class KilledError(Exception):
+    """The server died here; whoever started it has started it again."""
+
+
 class _NotEmbeddedError(Exception):
     """A document got no vectors; only the real server's log says why."""
 
@@ -48,6 +52,8 @@ async def embed(world: World, workspace: Workspace, locations: list[str], route:
         except (EmbedderDownError, _NotEmbeddedError):
             add(world.counters.skipped, name)
             continue
+        if world.draw(FaultKind.EMBED_KILLED, route):
+            raise KilledError
         now_there = world.workspaces.get(workspace.slug)
         if now_there is not None and now_there.id == workspace.id:  # it was not deleted meanwhile
             world.add_row(workspace, document, doc_id)  # a second time makes a second row (§4)

@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 
 from tests.anythingllm_server.behaviour import FaultKind
 from tests.anythingllm_server.counters import add
+from tests.anythingllm_server.embeddings import KilledError
 from tests.anythingllm_server.requests import Handler, RefusedError, page, world_of
 
 _CONNECTION = "connection"
@@ -68,6 +69,8 @@ class Faulty:
                 await _drop(request)
             else:
                 await self._answer(request, scope, receive, send)
+        except KilledError:
+            await _drop(request)
         except ClientDisconnect:
             return  # the client left in mid-request: nothing was done (§3.5), and nobody waits for a reply
         finally:

@@ -126,6 +126,12 @@ class Look:
         folders = (await self._http.get("/v1/documents")).json()["localFiles"]["items"]
         return [folder["name"] for folder in folders if folder["name"].startswith(f"job-{job_id}")]
 
+    async def get(self, path: str) -> dict[str, Any]:
+        reply = await self._http.get(f"/v1/{path}")
+        reply.raise_for_status()
+        told: dict[str, Any] = reply.json()
+        return told
+
     async def post(self, path: str, body: dict[str, object]) -> dict[str, Any]:
         reply = await self._http.post(f"/v1/{path}", json=body)
         reply.raise_for_status()

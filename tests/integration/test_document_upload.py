@@ -76,7 +76,7 @@ async def test_a_document_is_told_with_all_that_is_known_of_it(client: JobClient
 class NeverSeenEngine(NotingEngine):
     """Embeds, and then never finds what it embedded."""
 
-    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> bool:
         await super().embed(slug, stored, on_embedded=on_embedded)
         raise DocumentRejectedError("not_embedded", "it has no vectors")
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import ask, database, demo, jobs, queues, run, show_settings, upload, workers
+from worker.cli import ask, database, demo, jobs, queues, run, show_settings, upload, workers, workspaces
 from worker.cli.context import out, reported
 from worker.cli.exits import EPILOG
 
@@ -50,6 +50,7 @@ app.command("ask")(ask.ask)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(queues.app, name="queues")
 app.command("workers")(workers.workers)
+app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(database.app, name="db")
 app.command("settings")(show_settings.show_settings)
 

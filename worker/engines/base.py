@@ -5,10 +5,10 @@ names those five calls, what goes in and out of them, and the errors that tell a
 of jobs, queues or any one system; a new engine passes the same contract suite (``tests/contract``).
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, BinaryIO, Protocol
+from typing import Annotated, BinaryIO, NamedTuple, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -226,6 +226,13 @@ class EngineDiedError(EngineUnavailableError):
         self.alone = alone
 
 
+class Rebuilt(NamedTuple):
+    """A workspace that was made new: what the engine calls it now, and how many documents stand in it."""
+
+    slug: str
+    documents: int
+
+
 def check_workspace_name(name: str) -> None:
     """Refuse what no engine takes as the name of a workspace.
 
@@ -283,8 +290,12 @@ class Engine(Protocol):
         """
         ...
 
-    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> bool:
         """Make a stored document searchable, and return once that was seen. Asked again, it changes nothing.
+
+        Returns:
+            Whether vectors were seen in the workspace that belong to no document in it: old text that answers may rest
+            on. Only :meth:`rebuild` removes them.
 
         Args:
             slug: the workspace's.
@@ -311,6 +322,21 @@ class Engine(Protocol):
 
         Returns:
             How many documents were removed.
+        """
+        ...
+
+    async def rebuild(self, slug: str, recorded: Callable[[], Awaitable[Collection[str]]]) -> Rebuilt:
+        """Make a workspace new from the documents that stand in it, so that it holds their vectors and no others.
+
+        Begun again after it broke off, it goes on where it was. Meanwhile the workspace holds a part of its documents:
+        whoever asks it waits until then.
+
+        Args:
+            slug: the workspace's.
+            recorded: tells the locations that the record has in it now.
+
+        Raises:
+            WorkspaceUnknownError: no workspace has this slug.
         """
         ...
 

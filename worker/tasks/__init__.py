@@ -5,13 +5,14 @@ from worker.retries import RetryPolicy
 from worker.run import Task
 from worker.tasks.document_upload import document_upload
 from worker.tasks.question_processing import question_processing
-from worker.tasks.workspaces import workspace_creation, workspace_deletion
+from worker.tasks.workspaces import workspace_creation, workspace_deletion, workspace_rebuild
 
 TASKS: dict[str, Task] = {
     str(JobType.DOCUMENT_UPLOAD): document_upload,
     str(JobType.QUESTION_PROCESSING): question_processing,
     str(JobType.WORKSPACE_CREATION): workspace_creation,
     str(JobType.WORKSPACE_DELETION): workspace_deletion,
+    str(JobType.WORKSPACE_REBUILD): workspace_rebuild,
 }
 
 RETRIES: dict[str, RetryPolicy] = {

@@ -15,6 +15,7 @@ from repositories.states import ItemStatus
 from worker.engines.base import WorkspaceUnknownError
 from worker.errors import JobFailedError, RetryAfterError
 from worker.payloads import DocumentItem, DocumentUploadPayload
+from worker.rebuilds import ask_for_rebuild, stay_out
 from worker.run import Run
 from worker.sources import SourceError
 from worker.uploads.expanding import expand
@@ -39,6 +40,7 @@ async def document_upload(run: Run) -> dict[str, Any]:
         await start_over(run)
         raise
     except WorkspaceUnknownError as error:
+        await stay_out(run, payload.workspace)
         raise JobFailedError(error.code, error.message) from error
 
 
@@ -55,6 +57,8 @@ async def _upload(run: Run, payload: DocumentUploadPayload) -> dict[str, Any]:
 
         await run.each(await run.items(expanded), Storing(run, payload, place, opener).store)
     items, told = await finish(run, payload, place)
+    if rebuild := await ask_for_rebuild(run, payload.workspace):
+        told["rebuild"] = str(rebuild)
     return _result(run, place, items) | told | ({"left_out": dict(left_out)} if left_out else {})
 
 

@@ -18,12 +18,14 @@ from worker.errors import JobFailedError
 from worker.payloads import QuestionProcessingPayload
 from worker.questions.question_set import Question
 from worker.questions.scoring import score
+from worker.rebuilds import check_stayed, stay_out
 from worker.run import Run
 
 
 async def question_processing(run: Run) -> dict[str, Any]:
     """Carry out one attempt; the result holds how many questions were answered, refused and passed."""
     payload = run.payload(QuestionProcessingPayload)
+    rebuilt_at = await stay_out(run, payload.workspace)
     slug = await _slug(run, payload.workspace)
 
     async def expand() -> Sequence[NewItem]:
@@ -33,7 +35,13 @@ async def question_processing(run: Run) -> dict[str, Any]:
         ]
 
     async def ask(item: JobItem) -> ItemOutcome:
-        return await _ask(run, slug, item)
+        try:
+            outcome = await _ask(run, slug, item)
+        except JobFailedError:  # the workspace is not there: it may be between the old and the new one
+            await check_stayed(run, payload.workspace, rebuilt_at)
+            raise
+        await check_stayed(run, payload.workspace, rebuilt_at)  # or it may have held a part of its documents
+        return outcome
 
     await run.each(await run.items(expand), ask, slug)
     return await _result(run, slug)

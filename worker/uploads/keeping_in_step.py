@@ -14,6 +14,7 @@ from repositories.states import ItemStatus
 from repositories.workspaces import WorkspaceRepository
 from worker.errors import CancelRequestedError
 from worker.payloads import DocumentUploadPayload, OnDuplicate
+from worker.rebuilds import check_stayed, stay_out
 from worker.recorder import AttemptLostError
 from worker.run import Run
 from worker.uploads.places import Place, WorkspaceGoneError
@@ -28,8 +29,10 @@ async def find_place(run: Run, payload: DocumentUploadPayload) -> Place:
 
     Raises:
         AttemptLostError: another attempt owns the job.
+        Snooze: the workspace is being rebuilt.
     """
     runtime = run.runtime
+    rebuilt_at = await stay_out(run, payload.workspace)
     slug = await runtime.engine.ensure_workspace(payload.workspace, payload.settings)
     async with runtime.database.get_transaction() as session:
         workspace = await WorkspaceRepository(session, runtime.engine.name).register(payload.workspace, slug)
@@ -38,6 +41,7 @@ async def find_place(run: Run, payload: DocumentUploadPayload) -> Place:
         if run.job.attempt > 1 and not await ItemRepository(session).reopen(run.held, before=place.made_at):
             raise AttemptLostError(run.held)
     locations = await runtime.engine.locations(slug)
+    await check_stayed(run, payload.workspace, rebuilt_at)
     async with runtime.database.get_transaction() as session:
         halves = await DocumentRepository(session).forget_missing(
             run.held, place.workspace_id, locations, before=asked_at

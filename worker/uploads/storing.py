@@ -20,6 +20,7 @@ from repositories.items import ItemRepository
 from repositories.models import JobItem
 from repositories.schemas import ItemOutcome, JobError
 from repositories.states import ItemStatus
+from repositories.workspaces import WorkspaceRepository
 from worker.documents.archives import ArchiveError, EntryError
 from worker.documents.preparing import Prepared, check_type, prepare
 from worker.engines.base import Document, DocumentRejectedError, EngineDiedError, StoredDocument
@@ -131,8 +132,19 @@ class Storing:
             include={"pages", "words", "passages"}, exclude_none=True
         )
         with told.phase("embed"):
-            await self._engine.embed(self._place.slug, stored, on_embedded=partial(told.turn_to, "verify"))
+            orphans = await self._engine.embed(self._place.slug, stored, on_embedded=partial(told.turn_to, "verify"))
+        if orphans:
+            told.result["orphans"] = True
+            await self._note_orphans()
         return stored
+
+    async def _note_orphans(self) -> None:
+        """Say of the workspace that answers may rest on text of no document in it."""
+        runtime = self._run.runtime
+        async with runtime.database.get_transaction() as session:
+            is_new = await WorkspaceRepository(session, runtime.engine.name).mark_orphans(self._place.slug)
+        if is_new:
+            log.warning("workspace.orphans", workspace=self._place.slug, next="worker workspaces rebuild NAME")
 
     async def _note_crash(self, item: JobItem, error: EngineDiedError) -> None:
         """Note on the record what the engine died of: it is read alone from now on, and given up in the end."""

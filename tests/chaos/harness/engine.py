@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ from worker.engines.base import (
     Answer,
     Document,
     DocumentRejectedError,
+    Rebuilt,
     Source,
     StoredDocument,
     Work,
@@ -78,8 +79,12 @@ class ChaosEngine:
             await self._work(plan)
         return StoredDocument(key=document.key, locations=(document.key,), words=1, passages=1)
 
-    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> bool:
         on_embedded()
+        return False
+
+    async def rebuild(self, slug: str, recorded: Callable[[], Awaitable[Collection[str]]]) -> Rebuilt:
+        return Rebuilt(slug, len(await recorded()))
 
     async def ask(self, slug: str, question: str) -> Answer:
         plan = ItemPlan.model_validate_json(question)

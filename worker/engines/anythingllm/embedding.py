@@ -17,6 +17,7 @@ import structlog
 from worker.engines.anythingllm import naming
 from worker.engines.anythingllm.api import Api, Rows
 from worker.engines.anythingllm.finding import MOST_SEARCHED, Sight, look_for
+from worker.engines.anythingllm.orphans import Orphans
 from worker.engines.anythingllm.patience import Patience
 from worker.engines.anythingllm.registry import Registry
 from worker.engines.anythingllm.removing import Removing
@@ -52,6 +53,7 @@ class Embedding:
         self._api, self._patience, self._registry = api, patience, registry
         self._removing, self._slots = removing, slots
         self._settle_seconds = settle_seconds
+        self._orphans = Orphans(api, patience, settle_seconds)
         self._has_table: set[str] = set()
         self._seen_empty: set[str] = set()
         self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -63,8 +65,8 @@ class Embedding:
 
     async def embed(
         self, slug: str, stored: StoredDocument, *, title: str | None, is_new: bool, on_embedded: Callable[[], None]
-    ) -> None:
-        """Make a document searchable; see the protocol.
+    ) -> bool:
+        """Make a document searchable; return whether vectors of nobody were seen meanwhile; see the protocol.
 
         Args:
             slug: the workspace's.
@@ -81,11 +83,11 @@ class Embedding:
             if slug not in self._has_table:
                 async with self._registry.lock("first embedding", slug):
                     if not await self._is_ready(slug):
-                        await embed()
+                        orphans = await embed()
                         await self._registry.mark_embedded(slug)
                         self._has_table.add(slug)
                         self._seen_empty.discard(slug)
-                        return None
+                        return orphans
         return await embed()
 
     async def _is_ready(self, slug: str) -> bool:
@@ -96,12 +98,12 @@ class Embedding:
 
     async def _embed(
         self, slug: str, stored: StoredDocument, *, title: str | None, is_new: bool, on_embedded: Callable[[], None]
-    ) -> None:
+    ) -> bool:
         locations = stored.locations
         rows = Rows() if is_new else await self._patience.call(self._api.rows, slug)
         for number in range(_ROUNDS):
             if missing := [location for location in locations if not rows[location]]:
-                rows = await self._send(slug, missing)
+                rows = await self.send(slug, missing)
             if number == 0:
                 on_embedded()
             rows = await self._removing.leave_one(slug, locations, rows)
@@ -109,20 +111,24 @@ class Embedding:
                 await self._check_stored(missing)
                 await self._patience.call(self._api.check_embedder)
                 continue  # it is there, and so is the embedder
-            sight = await look_for(self._api, self._patience, slug, stored, title)
-            if sight is Sight.UNKNOWN:
+            seen = await look_for(self._api, self._patience, slug, stored, title)
+            if seen.sight is Sight.UNKNOWN:
                 # Rows lose their vectors only in a workspace without any, and here are more than can be looked at.
                 _LOG.info("engine.not_seen", workspace=slug, location=locations[0], searched=MOST_SEARCHED)
-            if sight is not Sight.ABSENT:
-                return
+            if seen.sight is not Sight.ABSENT:
+                return await self._orphans.are_proved(slug, stored, title, seen, rows)
             # Its row is there and its vectors are not: the server counts it as done until it is taken out.
             _LOG.warning("engine.repaired", workspace=slug, location=locations[0])
-            rows = await self._send(slug, locations, anew=True)
+            rows = await self.send(slug, locations, anew=True)
         raise DocumentRejectedError(
             "not_embedded", f"AnythingLLM gave {locations[0]} no vectors, {_ROUNDS} times: look at its server's log"
         )
 
-    async def _send(self, slug: str, adds: Sequence[str], *, anew: bool = False) -> Rows:
+    async def leave_one(self, slug: str, locations: Sequence[str], rows: Rows) -> Rows:
+        """Remove second rows of these documents; return what stands in the workspace then."""
+        return await self._removing.leave_one(slug, locations, rows)
+
+    async def send(self, slug: str, adds: Sequence[str], *, anew: bool = False) -> Rows:
         """Embed documents, ``anew`` those that are listed already; return what stands in the workspace then."""
         rows = Rows()
         for start in range(0, len(adds), _A_CALL):

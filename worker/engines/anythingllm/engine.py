@@ -5,7 +5,7 @@ whatever is lost on the way. This module only puts the parts together: what each
 subject.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from hashlib import sha256
@@ -21,6 +21,7 @@ from worker.engines.anythingllm.asking import ask, check_model
 from worker.engines.anythingllm.embedding import Embedding
 from worker.engines.anythingllm.errors import unavailable, workspace_unknown
 from worker.engines.anythingllm.patience import Patience
+from worker.engines.anythingllm.rebuilding import Rebuilding
 from worker.engines.anythingllm.registry import ENGINE, Registry
 from worker.engines.anythingllm.removing import Removing
 from worker.engines.anythingllm.storing import Storing
@@ -29,6 +30,7 @@ from worker.engines.anythingllm.workspaces import Workspaces
 from worker.engines.base import (
     Answer,
     Document,
+    Rebuilt,
     StoredDocument,
     Work,
     WorkspaceSettings,
@@ -95,6 +97,7 @@ class AnythingLLMEngine:
         self._storing = Storing(self._api, patience, self._removing, Slots(redis, f"{server}:uploads", uploads))
         slots = Slots(redis, f"{server}:embeddings", embeddings)
         self._embedding = Embedding(self._api, patience, registry, self._removing, slots, settle_seconds)
+        self._rebuilding = Rebuilding(self._api, patience, registry, self._embedding)
         self._known: set[str] = set()
         self.circuits = {
             work: Circuit(
@@ -149,12 +152,12 @@ class AnythingLLMEngine:
                 self._known.add(slug)
             return await self._storing.add(slug, document)
 
-    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> bool:
         """Make a stored document searchable, and return once it was found by a search; see the protocol."""
         is_new, title = self._storing.was_never_embedded(stored.key), self._storing.name_of(stored.key)
         async with self._guarding("embedding"):
             try:
-                await self._embedding.embed(slug, stored, title=title, is_new=is_new, on_embedded=on_embedded)
+                return await self._embedding.embed(slug, stored, title=title, is_new=is_new, on_embedded=on_embedded)
             except WorkspaceUnknownError:
                 self._forget(slug)
                 raise
@@ -168,6 +171,14 @@ class AnythingLLMEngine:
         """Remove what attempts of this job left behind; see the protocol."""
         async with self._guarding("documents"):
             return await self._removing.sweep(slug, job_id, keep)
+
+    async def rebuild(self, slug: str, recorded: Callable[[], Awaitable[Collection[str]]]) -> Rebuilt:
+        """Make a workspace new from the documents that stand in it; its chats and threads go. See the protocol."""
+        self._forget(slug)
+        async with self._guarding("workspaces"):
+            rebuilt = await self._rebuilding.rebuild(slug, recorded)
+        self._forget(rebuilt.slug)
+        return rebuilt
 
     async def ask(self, slug: str, question: str) -> Answer:
         """Answer one question from the workspace alone; see the protocol.

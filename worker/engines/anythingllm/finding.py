@@ -6,7 +6,7 @@ where all passages were seen.
 """
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from worker.engines.anythingllm import naming
 from worker.engines.anythingllm.api import Api
@@ -22,6 +22,20 @@ _TITLE_CHARACTERS: Final = 100
 _CUTS_SHORT: Final = "rerank"  # looks at 50 passages at most, however many are asked for
 
 
+class Seen(NamedTuple):
+    """What a search showed.
+
+    Attributes:
+        sight: of the document that was looked for.
+        is_doubled: passages of it came twice: perhaps it was embedded twice, perhaps it says something twice.
+        others: keys of other documents whose passages came.
+    """
+
+    sight: "Sight"
+    is_doubled: bool = False
+    others: frozenset[str] = frozenset()
+
+
 class Sight(StrEnum):
     """What a search told of a document."""
 
@@ -30,7 +44,7 @@ class Sight(StrEnum):
     UNKNOWN = "unknown"
 
 
-async def look_for(api: Api, patience: Patience, slug: str, stored: StoredDocument, title: str | None) -> Sight:
+async def look_for(api: Api, patience: Patience, slug: str, stored: StoredDocument, title: str | None) -> Seen:
     """Search for a document until it is found, or until nothing else can be.
 
     Args:
@@ -42,19 +56,21 @@ async def look_for(api: Api, patience: Patience, slug: str, stored: StoredDocume
     """
     query = await _query(api, patience, stored, title)
     mark, parts = naming.chunk_source(stored.key), len(stored.locations)
-    found = 0
+    seen = Seen(Sight.UNKNOWN)
     for most in _NEAREST:
         if most < parts and most < MOST_SEARCHED:
             continue
         hits = await patience.call(api.search, slug, query, most)
-        found = sum(hit.metadata.chunk_source == mark for hit in hits)
-        if found >= parts:
-            return Sight.FOUND
+        own = [hit.text for hit in hits if hit.metadata.chunk_source == mark]
+        others = {hit.metadata.chunk_source for hit in hits} - {mark}
+        seen = Seen(Sight.UNKNOWN, len(set(own)) < len(own), frozenset(filter(None, map(naming.key_of_mark, others))))
+        if len(own) >= parts:
+            return seen._replace(sight=Sight.FOUND)
         if len(hits) < most:
             workspace = await patience.call(api.workspace, slug)
             cut_short = hits and workspace is not None and workspace.search_mode == _CUTS_SHORT
-            return Sight.UNKNOWN if cut_short else Sight.ABSENT
-    return Sight.UNKNOWN
+            return seen if cut_short else seen._replace(sight=Sight.ABSENT)
+    return seen
 
 
 async def _query(api: Api, patience: Patience, stored: StoredDocument, title: str | None) -> str:

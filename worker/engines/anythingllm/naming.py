@@ -18,6 +18,10 @@ FOLDER: Final = re.compile(r"job-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-
 """The folders of jobs; nobody else's folder looks like that."""
 
 _OF_PARTS: Final = re.compile(r"job-[0-9a-f-]{36}-\d+-\d+(?:-\d+)?")
+_MARK: Final = re.compile(r"job://([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/\d+)")
+_LOCATION: Final = re.compile(
+    r"job-(?P<job>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:-(?P<part_of>\d+)-\d+(?:-\d+)?/|/(?P=job)-(?P<position>\d+)-)"
+)
 _SEVERAL: Final = frozenset({"xlsx"})
 
 
@@ -91,6 +95,18 @@ def attempt_of(name: str, document: Document) -> int:
 def chunk_source(key: str) -> str:
     """Return what marks a document as the one with this key."""
     return f"job://{key}"
+
+
+def key_of_mark(mark: str) -> str | None:
+    """Return the key of the document that is marked so; ``None`` for a mark that is none of ours."""
+    found = _MARK.fullmatch(mark)
+    return None if found is None else found[1]
+
+
+def key_of(location: str) -> str | None:
+    """Return the key of the document at a location, or of whose parts one is there; ``None`` if it is none of ours."""
+    found = _LOCATION.match(location)
+    return None if found is None else f"{found['job']}/{found['position'] or found['part_of']}"
 
 
 def metadata(document: Document, mark: str | None = None) -> str:

@@ -7,7 +7,7 @@ a workspace without any. So both are done under a lock between processes, and wh
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 from repositories.database import DatabaseManager
 from repositories.locks import Locks
@@ -60,6 +60,22 @@ class Registry:
         """Take a workspace off the record, as it was seen there: one that was made anew under its slug stays."""
         async with self._database.get_transaction() as session:
             await WorkspaceRepository(session, ENGINE).forget_seen(seen)
+
+    async def rebuild_of(self, name: str) -> dict[str, Any] | None:
+        """Return how far the rebuild of a workspace is; ``None`` if none is under way."""
+        async with self._database.get_session() as session:
+            found = await WorkspaceRepository(session, ENGINE).get(name)
+            return None if found is None else found.rebuild
+
+    async def note_rebuild(self, name: str, slug: str, state: dict[str, Any]) -> None:
+        """Record how far the rebuild of a workspace is, and what the server calls it now."""
+        async with self._database.get_transaction() as session:
+            await WorkspaceRepository(session, ENGINE).note_rebuild(name, slug, state)
+
+    async def end_rebuild(self, name: str) -> None:
+        """Record that a workspace was rebuilt."""
+        async with self._database.get_transaction() as session:
+            await WorkspaceRepository(session, ENGINE).end_rebuild(name)
 
     async def is_embedded(self, slug: str) -> bool:
         """Return whether a document was seen to be searchable in this workspace."""

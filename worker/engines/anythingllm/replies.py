@@ -41,6 +41,12 @@ class Workspace(_Reply):
     prompt: Annotated[str | None, Field(alias="openAiPrompt")] = None
     refusal: Annotated[str | None, Field(alias="queryRefusalResponse")] = None
     search_mode: Annotated[LooseText, Field(alias="vectorSearchMode")] = ""
+    temperature: Annotated[float | None, Field(alias="openAiTemp")] = None
+    history: Annotated[int | None, Field(alias="openAiHistory")] = None
+    chat_provider: Annotated[str | None, Field(alias="chatProvider")] = None
+    chat_model: Annotated[str | None, Field(alias="chatModel")] = None
+    agent_provider: Annotated[str | None, Field(alias="agentProvider")] = None
+    agent_model: Annotated[str | None, Field(alias="agentModel")] = None
     documents: Annotated[tuple[Row, ...], Field(max_length=MAX_ROWS)] = ()
 
 
@@ -116,8 +122,9 @@ class _Marks(_Reply):
 
 
 class Hit(_Reply):
-    """A passage that a search found."""
+    """A passage that a search found; of its text the beginning."""
 
+    text: LooseText = ""
     metadata: _Marks
 
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from worker.engines.anythingllm import naming
 from worker.engines.anythingllm.api import Api
+from worker.engines.anythingllm.errors import unavailable
 from worker.engines.anythingllm.patience import Patience
 from worker.engines.anythingllm.registry import Registry
 from worker.engines.anythingllm.removing import Removing
@@ -45,6 +46,8 @@ class Workspaces:
             async with self._registry.lock("workspace", name):
                 workspace = await self._on_record(name)  # while this one waited, another may have made it
                 if workspace is None:
+                    if await self._registry.rebuild_of(name) is not None:  # by a worker that died: it is taken up again
+                        raise unavailable(f"workspace {name} is being rebuilt")
                     workspace = await self._patience.call(self._find_or_make, name)
                     await self._registry.record(name, workspace.slug)
         if settings is not None and (changes := _changes(workspace, settings)):

@@ -11,7 +11,7 @@ a sentence says, not by a threshold.
 import asyncio
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from uuid import UUID
@@ -29,6 +29,7 @@ from worker.engines.base import (
     Document,
     DocumentRejectedError,
     EngineUnavailableError,
+    Rebuilt,
     StoredDocument,
     Work,
     WorkspaceSettings,
@@ -149,7 +150,7 @@ class LocalEngine:
             passages=held.passages,
         )
 
-    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> None:
+    async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> bool:
         """Give the passages of a document their vectors and make them searchable; see the protocol.
 
         What is verified is that the record, read again, has every document as embedded.
@@ -175,6 +176,12 @@ class LocalEngine:
         if ids:  # somebody may have removed it meanwhile
             async with self._session() as session:
                 await _held(session, slug, ids)
+        return False
+
+    async def rebuild(self, slug: str, recorded: Callable[[], Awaitable[Collection[str]]]) -> Rebuilt:
+        """Return what stands in the workspace: passages belong to documents here, by their foreign key."""
+        del recorded
+        return Rebuilt(slug, len(await self.locations(slug)))
 
     async def remove(self, slug: str, locations: Collection[str]) -> None:
         """Remove documents with their passages; see the protocol."""
