@@ -150,7 +150,7 @@ class Rebuilding:
             if not missing:
                 rows = await self._embedding.leave_one(slug, wanted, rows)
                 if without := [location for location in wanted if not await self._is_found(slug, location)]:
-                    _LOG.warning("engine.repaired", workspace=slug, location=without[0])
+                    _LOG.warning("rebuild.repaired", workspace=slug, location=without[0])
                     await self._embedding.send(slug, without, anew=True)
                     continue
                 return len(wanted)
