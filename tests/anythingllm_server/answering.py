@@ -20,6 +20,7 @@ from tests.anythingllm_server.world import World
 
 EMPTY_ANSWER = "No text completion could be completed with this input."
 LLM_ERROR = "400 the language model was told to fail"
+_OTHER_DIMENSION = "No vector column found to match with the query vector dimension: {}"
 _MODEL_IS_AWAY = {
     ModelTrouble.ERROR: (500, "500 The model is overloaded"),
     ModelTrouble.RATE: (500, "429 Rate limit reached for requests"),
@@ -152,6 +153,8 @@ async def _retrieved(world: World, asked: Asked) -> list[dict[str, Any]]:
         question = await call_embedder(world, asked.message)
     except EmbedderDownError as error:
         raise AbortError(500, str(error)) from error
+    if not world.takes_vectors(asked.workspace.slug):
+        raise AbortError(500, _OTHER_DIMENSION.format(world.behaviour.embedder_dimensions))
     return [
         {
             **stored.facts,

@@ -81,7 +81,8 @@ async def _embeddings(request: Request) -> Response:
         await call_embedder(world_of(request), texts[0])  # one call for all of them
     except EmbedderDownError:
         return Response(status_code=500)
-    vectors = [world_of(request).vector(each).tolist() for each in texts]
+    length = world_of(request).behaviour.embedder_dimensions
+    vectors = [world_of(request).vector(each)[:length].tolist() for each in texts]
     told = [{"object": "embedding", "embedding": vector, "index": index} for index, vector in enumerate(vectors)]
     return JSONResponse({"object": "list", "data": told, "model": "hashed-words"})
 
@@ -130,7 +131,10 @@ class _ExactRoute(Route):
 
 
 class _Paths:
-    """Looks at paths as Express does: still encoded, double and trailing slashes forgiven (§1)."""
+    """Looks at paths as Express does: still encoded; a last slash, and a second one behind ``/api``, are forgiven.
+
+    A double slash elsewhere is another path, and so the page's (§1).
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -138,7 +142,7 @@ class _Paths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             raw = bytes(scope["raw_path"]).decode("ascii", "replace")
-            scope = {**scope, "path": re.sub("/+", "/", raw).rstrip("/") or "/"}
+            scope = {**scope, "path": re.sub("^/api/+", "/api/", raw).removesuffix("/") or "/"}
         await self._app(scope, receive, send)
 
 

@@ -83,6 +83,7 @@ class Behaviour(BaseModel):
         model_down: the language model is away, in these words, until it is set back.
         deletion_protection: workspaces cannot be deleted (§2).
         chunk_characters: bound on the length of what one vector stands for.
+        embedder_dimensions: of its vectors; a table keeps those of its first (§10: another embedder than it was).
         opposite_word: a text with this word gets the opposite of its vector, so that its distances exceed 1 (§5).
         faults: by kind; a kind that is not named does not happen.
     """
@@ -110,6 +111,7 @@ class Behaviour(BaseModel):
     model_down: ModelTrouble | None = None
     deletion_protection: bool = False
     chunk_characters: Annotated[int, Field(ge=50, le=10_000)] = 400
+    embedder_dimensions: Annotated[int, Field(ge=1, le=1024)] = 1024
     opposite_word: str = ""
     faults: dict[FaultKind, Fault] = {}
 

@@ -11,6 +11,7 @@ from tests.anythingllm_server.records import CUSTOM, METADATA_KEYS, StoredDocume
 from tests.anythingllm_server.world import World, new_hex
 
 HOTDIR = "file:///app/collector/hotdir"
+_STORAGE = "file:///app/server/storage/documents"
 PROCESSING = "A processing error occurred."
 ACCEPTED: dict[str, list[str]] = {
     "text/plain": [".txt", ".md", ".org", ".adoc", ".rst"],
@@ -74,7 +75,10 @@ async def process(world: World, name: str, metadata: dict[str, Any]) -> list[Sto
             world.kill_collector()
             raise CollectorDiedError
         try:
-            documents = await asyncio.to_thread(_documents, content, name, metadata, new_hex(world.chance))
+            unique = new_hex(world.chance)
+            if name.lower().endswith(".xlsx"):
+                world.put_folder(_folder_of_sheets(name, unique))  # before it reads the book, and it stays (§10)
+            documents = await asyncio.to_thread(_documents, content, name, metadata, unique)
         finally:
             world.hotdir.pop(name, None)
     for document in documents:
@@ -102,7 +106,7 @@ def _documents(content: bytes, name: str, metadata: dict[str, Any], unique: str)
 
 
 def _document(
-    name: str, text: str, metadata: dict[str, Any], kind: str, *, folder: str, file: str, number: str
+    name: str, text: str, metadata: dict[str, Any], kind: str, *, folder: str, file: str, number: str, url: str = ""
 ) -> StoredDocument:
     # Only these keys are used, of whatever type they are; what counts as empty in JavaScript is filled in (§3.1).
     said = {key: metadata.get(key) for key in METADATA_KEYS}
@@ -110,7 +114,7 @@ def _document(
         folder=folder,
         name=file,
         id=number,
-        url=f"{HOTDIR}/{name}",
+        url=url or f"{HOTDIR}/{name}",
         title=said["title"] or name,
         doc_author=said["docAuthor"] or "Unknown",
         description=said["description"] or "Unknown",
@@ -161,9 +165,13 @@ def _parsed(content: bytes, name: str, extension: str) -> str:
     return "\n".join(lines)
 
 
+def _folder_of_sheets(name: str, unique: str) -> str:
+    return f"{slugify(name).lower()}-{unique}"
+
+
 def _sheets(content: bytes, name: str, metadata: dict[str, Any], unique: str) -> list[StoredDocument]:
     """One document a sheet, in a folder of the workbook's own, without a UUID in the file's name (§3.1)."""
-    folder = f"{slugify(name).lower()}-{unique}"
+    folder = _folder_of_sheets(name, unique)
     sheets = {title: text for title, text in _read_workbook(content).items() if text.strip()}
     if not sheets:
         raise NotProcessedError(f"No valid sheets found in {name}.")
@@ -176,6 +184,7 @@ def _sheets(content: bytes, name: str, metadata: dict[str, Any], unique: str) ->
             folder=folder,
             file=f"sheet-{slugify(title)}.json",
             number=new_id(),
+            url=f"{_STORAGE}/{folder}/{slugify(title)}.csv",
         )
         for title, text in sheets.items()
     ]

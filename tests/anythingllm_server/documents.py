@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tests.anythingllm_server.collector import ACCEPTED
-from tests.anythingllm_server.records import CUSTOM, METADATA_KEYS, Folder, StoredDocument
+from tests.anythingllm_server.records import CUSTOM, METADATA_KEYS, StoredDocument
 from tests.anythingllm_server.requests import json_of, param, refused, text, world_of
 from tests.anythingllm_server.world import World
 
@@ -112,7 +112,7 @@ async def create_folder(request: Request) -> Response:
     name = re.sub(r"(\.\./)+", "", name)
     if name in world.folders:
         raise refused(500, success=False, message="Folder by that name already exists")
-    world.folders.put(name, Folder(name=name))
+    world.put_folder(name)
     return JSONResponse({"success": True, "message": None})
 
 

@@ -97,4 +97,6 @@ async def _store(
         for row in world.rows(workspace):
             if row.doc_id in lost:
                 add(world.counters.lost_vectors, f"{slug} {row.location}")
+    if not world.takes_vectors(slug):
+        raise _NotEmbeddedError("the vectors have another length than those of the table")  # only its log says so (§10)
     world.add_vectors(slug, document, doc_id, chunks)

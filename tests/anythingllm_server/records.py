@@ -131,6 +131,7 @@ class Table(BaseModel):
     """A workspace's vector table; it is made by the first embedding and stays when it is empty (§4.1)."""
 
     slug: str
+    dimensions: int = 1024
 
 
 class Workspace(BaseModel):

@@ -216,7 +216,9 @@ async def vector_search(request: Request) -> Response:
     try:
         question = await call_embedder(world, query)
     except EmbedderDownError as error:
-        raise refused(500, message=str(error)) from error
+        raise refused(500) from error  # only a chat tells why (§10)
+    if not world.takes_vectors(workspace.slug):
+        raise refused(500)
     results = [
         {
             "id": stored.id,

@@ -149,9 +149,14 @@ class World:
 
     # Documents.
 
+    def put_folder(self, name: str) -> None:
+        """Make a folder, if there is none of this name."""
+        if name not in self.folders:
+            self.folders.put(name, Folder(name=name))
+
     def put_document(self, document: StoredDocument) -> None:
         """Store a document, in place of one with the same location."""
-        self.folders.put(document.folder, Folder(name=document.folder))
+        self.put_folder(document.folder)
         self._documents.put(document.location, document)
         self._in_folder[document.folder][document.name] = document
 
@@ -221,8 +226,13 @@ class World:
         replaced = [stored for stored, _ in self._in_table[slug].values()]
         for stored in replaced:
             self._drop_vector(stored)
-        self.tables.put(slug, Table(slug=slug))
+        self.tables.put(slug, Table(slug=slug, dimensions=self.behaviour.embedder_dimensions))
         return {stored.doc_id for stored in replaced}
+
+    def takes_vectors(self, slug: str) -> bool:
+        """Return whether vectors of today's embedder fit into a workspace's table, if it has one."""
+        table = self.tables.get(slug)
+        return table is None or table.dimensions == self.behaviour.embedder_dimensions
 
     def vector_count(self, slug: str | None = None) -> int:
         """Return the number of vectors, of one workspace or of all."""

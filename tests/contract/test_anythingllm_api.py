@@ -109,10 +109,17 @@ async def test_an_unknown_path_answers_200_with_a_web_page(api: Driver, method: 
         assert reply.headers["content-type"].startswith("text/html")
 
 
-async def test_double_and_trailing_slashes_are_forgiven(api: Driver) -> None:
-    reply = await api.http.get("/v1//auth/")
+@pytest.mark.parametrize("path", ["/v1/auth/", "//v1/auth"])
+async def test_a_slash_at_the_end_and_a_second_one_behind_api_are_forgiven(api: Driver, path: str) -> None:
+    reply = await api.http.get(str(api.http.base_url).rstrip("/") + path)
 
     assert reply.json() == {"authenticated": True}
+
+
+async def test_a_double_slash_elsewhere_is_answered_with_the_page(api: Driver) -> None:
+    reply = await api.http.get(str(api.http.base_url).rstrip("/") + "/v1//auth")
+
+    assert (reply.status_code, reply.headers["content-type"].partition(";")[0]) == (200, "text/html")
 
 
 async def test_a_body_that_is_no_json_is_refused_as_a_page(api: Driver, slug: str) -> None:
@@ -351,6 +358,18 @@ async def test_a_workbook_is_a_document_a_sheet(api: Driver) -> None:
     for document in in_own_folder:
         assert re.fullmatch(r"prices\.xlsx-[0-9a-f]{4}/sheet-[^/]+\.json", document["location"])
     assert f"{api.folder}/sheet-Controller.json" in [document["location"] for document in in_named_folder]
+
+
+async def test_a_workbook_in_a_named_folder_leaves_an_empty_one_that_its_sheets_name(api: Driver) -> None:
+    name = f"{uuid4()}.xlsx"
+    content = (_HANDBOOK / "sales" / "spare-parts-price-list-2025.xlsx").read_bytes()
+
+    sheets = (await api.upload(name, content)).json()["documents"]
+
+    (left,) = {sheet["url"].split("/")[-2] for sheet in sheets}
+    assert re.fullmatch(rf"{name}-[0-9a-f]{{4}}", left)
+    assert (await api.get(f"documents/folder/{left}")).json()["totalCount"] == 0
+    await api.delete("document/remove-folder", {"name": left})
 
 
 async def test_a_sheet_overwrites_the_one_of_the_same_name_in_a_folder(api: Driver) -> None:
@@ -786,6 +805,22 @@ async def test_a_question_to_an_unknown_workspace_is_an_abort_with_400(api: Driv
     reply = await api.ask("no-such", "oil")
 
     assert (reply.status_code, reply.json()["error"]) == (400, "Workspace no-such is not a valid workspace.")
+
+
+async def test_with_an_embedder_of_another_length_only_a_chat_says_what_is_wrong(
+    api: Driver, stand_in: Server, slug: str
+) -> None:
+    await api.embed(slug, await api.stored("merlin.txt", _MERLIN))
+    await stand_in.control(embedder_dimensions=384)
+    late = await api.stored("late.txt", _MERLIN)
+
+    added = await api.embed(slug, late)
+    search = await api.post(f"workspace/{slug}/vector-search", {"query": "oil"})
+    chat = await api.ask(slug, "Which oil?")
+
+    assert (added.status_code, late in await api.listed(slug)) == (200, False)
+    assert (search.status_code, search.text) == (500, "Internal Server Error")
+    assert (chat.status_code, "dimension: 384" in chat.json()["error"]) == (500, True)
 
 
 async def test_without_the_embedder_a_question_is_an_abort_with_500(api: Driver, stand_in: Server, slug: str) -> None:
