@@ -93,6 +93,18 @@ def workbook(**sheets: str) -> bytes:
     return held.getvalue()
 
 
+def empty_workbook() -> bytes:
+    """An xlsx of two sheets without a cell."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(workbook(Prices="x", Stock="y"))) as book, zipfile.ZipFile(made, "w") as empty:
+        for entry in book.infolist():
+            content = book.read(entry)
+            if entry.filename.startswith("xl/worksheets/"):
+                content = content[: content.index(b"<row")] + b"</sheetData></worksheet>"
+            empty.writestr(entry.filename, content)
+    return made.getvalue()
+
+
 class Look:
     """Looks at the server beside the engine, through the API and nothing else."""
 

@@ -28,6 +28,7 @@ OBSERVED: list[tuple[str, int, str, type[Exception], str]] = [
         "unsupported_type",
     ),
     ("upload", 500, "No text content found in empty.txt.", DocumentRejectedError, "no_text"),
+    ("upload", 500, "No valid sheets found in empty.xlsx.", DocumentRejectedError, "no_text"),
     ("upload", 500, "A processing error occurred.", DocumentRejectedError, "corrupt"),
     ("upload", 413, "", DocumentRejectedError, "too_large"),
     (
@@ -76,6 +77,13 @@ OBSERVED: list[tuple[str, int, str, type[Exception], str]] = [
     ),
     ("vector-search", 500, "connect ECONNREFUSED 127.0.0.1:11434", EngineUnavailableError, "engine_unavailable"),
     ("chat", 500, "GenericOpenAI Failed to embed: Connection error.", EngineUnavailableError, "engine_unavailable"),
+    (
+        "chat",
+        500,
+        "No vector column found to match with the query vector dimension: 384",
+        EngineRefusedError,
+        "embedder_changed",
+    ),
     # the language model
     ("chat", 200, "No text completion could be completed with this input.", TroubleError, ""),
     ("chat", 500, "400 fake LLM told to fail", EngineError, "unanswered"),

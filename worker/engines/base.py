@@ -198,7 +198,7 @@ class EngineRefusedError(EngineError):
     """The engine will not do this whatever the document is; the whole job cannot go on until a person acts.
 
     Codes: ``key_refused`` (the API key), ``not_the_api`` (something else answers at the URL), ``deletion_protected``,
-    ``refused`` (any other).
+    ``embedder_changed`` (its vectors do not fit those of the workspace), ``refused`` (any other).
     """
 
 

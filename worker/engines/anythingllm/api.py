@@ -147,7 +147,7 @@ class Api:
     async def title(self, location: str) -> str | None:
         """Return the title of a stored document, ``None`` if it is not stored."""
         name = location.rpartition("/")[2]
-        call = self._call("document", "GET", f"document/{_quoted(name)}", location, missing_is_none=True)
+        call = self._call("document", "GET", f"document/{_quoted(name)}", "a document", missing_is_none=True)
         reply = await self._transport.send(call)
         return None if reply is None else _read(call, reply, FoundDocument).document.title
 
@@ -243,4 +243,4 @@ def _counted(rows: Sequence[Row]) -> Rows:
 
 
 def _several(locations: Sequence[str]) -> str:
-    return locations[0] if len(locations) == 1 else f"{len(locations)} documents"
+    return "a document" if len(locations) == 1 else f"{len(locations)} documents"

@@ -16,6 +16,7 @@ import structlog
 
 from worker.engines.anythingllm import naming
 from worker.engines.anythingllm.api import Api, Rows
+from worker.engines.anythingllm.diagnosis import check_embedding
 from worker.engines.anythingllm.finding import MOST_SEARCHED, Sight, look_for
 from worker.engines.anythingllm.orphans import Orphans
 from worker.engines.anythingllm.patience import Patience
@@ -27,6 +28,8 @@ from worker.engines.slots import Slots
 _ROUNDS: Final = 5
 _A_CALL: Final = 50
 """Documents that are embedded by one call, one after the other: only a workbook has more."""
+
+_A_DOCUMENT: Final = "A document"  # where an earlier process stored it, and its name is not known here
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _LOOKS: Final = 30
@@ -108,8 +111,8 @@ class Embedding:
                 on_embedded()
             rows = await self._removing.leave_one(slug, locations, rows)
             if missing := [location for location in locations if not rows[location]]:
-                await self._check_stored(missing)
-                await self._patience.call(self._api.check_embedder)
+                await self._check_stored(missing, title)
+                await check_embedding(self._api, self._patience, slug)
                 continue  # it is there, and so is the embedder
             seen = await look_for(self._api, self._patience, slug, stored, title)
             if seen.sight is Sight.UNKNOWN:
@@ -121,7 +124,8 @@ class Embedding:
             _LOG.warning("engine.repaired", workspace=slug, location=locations[0])
             rows = await self.send(slug, locations, anew=True)
         raise DocumentRejectedError(
-            "not_embedded", f"AnythingLLM gave {locations[0]} no vectors, {_ROUNDS} times: look at its server's log"
+            "not_embedded",
+            f"{title or _A_DOCUMENT}: AnythingLLM gave it no vectors, {_ROUNDS} times: look at its server's log",
         )
 
     async def leave_one(self, slug: str, locations: Sequence[str], rows: Rows) -> Rows:
@@ -168,7 +172,7 @@ class Embedding:
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 2, longest)
 
-    async def _check_stored(self, locations: Sequence[str]) -> None:
+    async def _check_stored(self, locations: Sequence[str], title: str | None) -> None:
         folders = dict[str, set[str]]()
         for location in locations:
             folder = naming.folder_of(location)
@@ -182,5 +186,7 @@ class Embedding:
                 is_stored = await self._patience.call(self._api.title, location) is not None
             if not is_stored:
                 raise DocumentRejectedError(
-                    "not_stored", f"AnythingLLM stores no document {location}: upload it again, and do not remove it"
+                    "not_stored",
+                    f"{title or _A_DOCUMENT} is not stored on AnythingLLM any more: upload it again, and do not "
+                    "remove it there",
                 )

@@ -21,6 +21,7 @@ from worker.engines.anythingllm.asking import ask, check_model
 from worker.engines.anythingllm.embedding import Embedding
 from worker.engines.anythingllm.errors import unavailable, workspace_unknown
 from worker.engines.anythingllm.patience import Patience
+from worker.engines.anythingllm.reading import Reading
 from worker.engines.anythingllm.rebuilding import Rebuilding
 from worker.engines.anythingllm.registry import ENGINE, Registry
 from worker.engines.anythingllm.removing import Removing
@@ -92,6 +93,7 @@ class AnythingLLMEngine:
         self._patience = patience
         server = f"{ENGINE}:{sha256(self._transport.url.encode()).hexdigest()[:16]}"
         registry = Registry(database)
+        self._reading = Reading()
         self._removing = Removing(self._api, patience, redis)
         self._workspaces = Workspaces(self._api, registry, self._removing, patience)
         self._storing = Storing(self._api, patience, self._removing, Slots(redis, f"{server}:uploads", uploads))
@@ -150,7 +152,8 @@ class AnythingLLMEngine:
                 if not await self._workspaces.exists(slug):
                     raise workspace_unknown(slug)
                 self._known.add(slug)
-            return await self._storing.add(slug, document)
+            async with self._reading.sent(document) as sent:
+                return await self._storing.add(slug, sent)
 
     async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> bool:
         """Make a stored document searchable, and return once it was found by a search; see the protocol."""

@@ -118,7 +118,14 @@ TABLE: Final = (
     Row((500,), "not online", Verdict.UNAVAILABLE, "", "AnythingLLM's collector is down: {text}", (UPLOAD,)),
     Row((500,), "does not exist in upload directory", Verdict.REPEAT, calls=(UPLOAD,)),
     Row((500,), f"could not be completed|unexpected end of form|{_CONNECTION}", Verdict.REPEAT, calls=(UPLOAD,)),
-    Row((500,), "no text content", Verdict.REJECTED, "no_text", "{subject} holds no text: {text}", (UPLOAD,)),
+    Row(
+        (500,),
+        "no text content|no valid sheets",
+        Verdict.REJECTED,
+        "no_text",
+        "{subject} holds no text: {text}",
+        (UPLOAD,),
+    ),
     Row(
         (500,),
         "not supported|no file extension|reserved",
@@ -139,6 +146,15 @@ TABLE: Final = (
     Row((400, 500), "", Verdict.UNAVAILABLE, "", "AnythingLLM's embedder is down: {text}", (EMBEDDER,)),
     Row((400, 500), "embed", Verdict.UNAVAILABLE, "", "AnythingLLM's embedder is down: {text}", (SEARCH, CHAT)),
     Row((400, 500), _CONNECTION, Verdict.UNAVAILABLE, "", "AnythingLLM's embedder is down: {text}", (SEARCH,)),
+    Row(
+        (200, 400, 500),
+        "no vector column|vector dimension",
+        Verdict.REFUSED,
+        "embedder_changed",
+        "{subject} holds the vectors of another embedder than AnythingLLM has now ({text}): set that one again, or "
+        "delete the workspace and upload its documents anew",
+        (SEARCH, CHAT),
+    ),
     # The language model: 200 is an abort that came as a success
     Row((200, 500), "no text completion", Verdict.REPEAT, calls=(CHAT,)),
     Row(

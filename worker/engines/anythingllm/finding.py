@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from worker.engines.anythingllm import naming
 from worker.engines.anythingllm.api import Api
+from worker.engines.anythingllm.diagnosis import search
 from worker.engines.anythingllm.patience import Patience
 from worker.engines.base import StoredDocument
 
@@ -60,7 +61,7 @@ async def look_for(api: Api, patience: Patience, slug: str, stored: StoredDocume
     for most in _NEAREST:
         if most < parts and most < MOST_SEARCHED:
             continue
-        hits = await patience.call(api.search, slug, query, most)
+        hits = await search(api, patience, slug, query, most)
         own = [hit.text for hit in hits if hit.metadata.chunk_source == mark]
         others = {hit.metadata.chunk_source for hit in hits} - {mark}
         seen = Seen(Sight.UNKNOWN, len(set(own)) < len(own), frozenset(filter(None, map(naming.key_of_mark, others))))

@@ -64,7 +64,7 @@ class Removing:
             if not (left := [location for location in sorted(locations) if rows[location]]):
                 return
             await self._patience.call(self._api.update_embeddings, slug, (), left)
-        raise unavailable(f"{slug}: {len(left)} removed documents are still listed, {left[0]} among them")
+        raise unavailable(f"{slug}: {len(left)} removed documents are still listed")
 
     async def leave_one(self, slug: str, locations: Collection[str], rows: Rows) -> Rows:
         """Remove all rows of each document but one, with their vectors; the server removes one of each a call.
@@ -82,7 +82,7 @@ class Removing:
                 return rows
             _LOG.warning("engine.copy_removed", workspace=slug, location=copies[0])
             rows = await self._remove_one(slug, copies)
-        raise unavailable(f"{slug}: {copies[0]} is still listed more than once, whatever is removed")
+        raise unavailable(f"{slug}: {len(copies)} documents are still listed more than once, whatever is removed")
 
     async def _remove_one(self, slug: str, copies: Sequence[str]) -> Rows:
         async def remove(number: int) -> Rows:

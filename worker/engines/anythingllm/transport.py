@@ -8,6 +8,7 @@ its caller's.
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -198,7 +199,8 @@ class Transport:
                 raise refused
             # The API has answered here before, so the URL is right: a proxy puts its page in between for a moment.
             raise TroubleError(f"{call.name}: a page instead of a reply from {self.url}", refused)
-        raise judge(call.name, status, self._said(reply, body, kind), call.subject, asked_to_wait(response.headers))
+        said = _in_our_words(self._said(reply, body, kind), call)
+        raise judge(call.name, status, said, call.subject, asked_to_wait(response.headers))
 
     def _said(self, reply: Any, body: bytes, kind: str) -> str:
         """The words of a reply that is no success, without the key."""
@@ -207,6 +209,13 @@ class Transport:
         else:
             said = body[:1_000].decode("utf-8", "replace") if kind == "text/plain" else ""
         return said.replace(self._key.get_secret_value(), "***")
+
+
+def _in_our_words(said: str, call: Call) -> str:
+    """What the server says of an upload's name, or of a path to it, said of the document that a person knows."""
+    if call.upload is None:
+        return said
+    return re.sub(rf"(?:[^\s'\"]{0, 500}/)?{re.escape(call.upload.name)}", lambda _: call.subject, said)
 
 
 class _Reading(httpx.AsyncByteStream):
@@ -245,7 +254,7 @@ def failure(call: Call, reply: Any) -> Exception:
     """Return what to raise for a reply of 200 that says itself that it failed, or that is not as it should be."""
     said = next((str(reply[name]) for name in ("error", "message") if reply.get(name)), "") if reply else ""
     if said:
-        return judge(call.name, _OK, said, call.subject)
+        return judge(call.name, _OK, _in_our_words(said, call), call.subject)
     return unavailable(f"{call.subject}: AnythingLLM's reply to {call.name} is not as its API describes it")
 
 
