@@ -144,6 +144,11 @@ class Look:
         told: dict[str, Any] = reply.json()
         return told
 
+    async def empty_folders(self) -> list[str]:
+        """Every folder that holds nothing, but for the server's own."""
+        folders = (await self._http.get("/v1/documents")).json()["localFiles"]["items"]
+        return [folder["name"] for folder in folders if not folder["items"] and folder["name"] != "custom-documents"]
+
     async def post(self, path: str, body: dict[str, object]) -> dict[str, Any]:
         reply = await self._http.post(f"/v1/{path}", json=body)
         reply.raise_for_status()

@@ -12,9 +12,13 @@ from arq.connections import ArqRedis
 from repositories.database import DatabaseManager
 from tests.anythingllm_server import Behaviour, Server, running_server
 from tests.integration.anythingllm_engines import Look, make_engine
+from worker.client import JobClient
 from worker.engines.anythingllm import AnythingLLMEngine
+from worker.queue import JobQueue
+from worker.settings import Settings
+from worker.storage import Storage
 
-__all__ = ["engine", "look", "running", "server", "slug"]
+__all__ = ["client", "engine", "look", "running", "server", "slug"]
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +52,8 @@ async def engine(server: Server, database: DatabaseManager, redis: ArqRedis) -> 
 @pytest.fixture
 async def slug(engine: AnythingLLMEngine) -> str:
     return await engine.ensure_workspace(f"Shop {uuid4()}")
+
+
+@pytest.fixture
+def client(database: DatabaseManager, queue: JobQueue, storage: Storage, settings: Settings) -> JobClient:
+    return JobClient(database, queue, storage, settings, engine="anythingllm")

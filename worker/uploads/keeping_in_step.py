@@ -19,7 +19,7 @@ from worker.recorder import AttemptLostError
 from worker.run import Run
 from worker.uploads.places import Place, WorkspaceGoneError
 from worker.uploads.removing import finish_removal, remove
-from worker.uploads.sweeping import sweep_at_end
+from worker.uploads.sweeping import sweep_at_end, sweep_emptied
 
 
 async def find_place(run: Run, payload: DocumentUploadPayload) -> Place:
@@ -88,6 +88,7 @@ async def finish(run: Run, payload: DocumentUploadPayload, place: Place) -> tupl
         if payload.source is not None and syncs and is_whole:
             old += await documents.gone(place.workspace_id, payload.source, references, before=run.job.id)
     removed = await remove(run, place.slug, old) if old or run.job.attempt > 1 else []
+    await sweep_emptied(run, place.slug, {document.job_id for document in old if document.job_id != run.job.id})
     names = {reference.name for reference in references}
     if replaces:
         told["replaced"] = sum(document.name in names for document in removed)

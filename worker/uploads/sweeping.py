@@ -5,7 +5,7 @@ Therefore the sweeps of a job hold its lock and look under it whether the job is
 have been preceded by one stores nothing before it had the lock once: it is on the record as running before it asks.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
@@ -68,6 +68,27 @@ async def sweep_ended(runtime: Runtime, job_id: UUID, workspace: str) -> int:
         if known is None or not all(job.status.is_final for job in jobs):
             return 0
         return await _sweep(runtime, job_id, known.slug, items)
+
+
+async def sweep_emptied(run: Run, slug: str, jobs: Collection[UUID]) -> None:
+    """Sweep those of these jobs that have ended and of which nothing is on the record any more: their folders go, too.
+
+    Raises:
+        EngineError: the engine could not do it.
+        Snooze: PostgreSQL was away for too long while it was swept.
+    """
+    database = run.runtime.database
+    for job_id in sorted(jobs):
+        try:
+            async with _locked(database, job_id):
+                async with database.get_session() as session:
+                    known = await JobRepository(session).get_many([job_id])
+                    is_over = all(job.status.is_final for job in known)
+                    is_empty = is_over and not await DocumentRepository(session).of_job(job_id)
+                if is_empty:
+                    await run.runtime.engine.sweep(slug, job_id, ())
+        except LockLostError as error:
+            raise Snooze(_AGAIN, str(error)) from error
 
 
 @asynccontextmanager

@@ -22,6 +22,9 @@ _MARK: Final = re.compile(r"job://([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/\
 _LOCATION: Final = re.compile(
     r"job-(?P<job>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:-(?P<part_of>\d+)-\d+(?:-\d+)?/|/(?P=job)-(?P<position>\d+)-)"
 )
+_OF_SHEETS: Final = re.compile(
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}-\d{1,9}-\d{1,9}(?:-\d{1,9})?\.xlsx-[0-9a-f]{4}(?=[/\\])"
+)
 _SEVERAL: Final = frozenset({"xlsx"})
 
 
@@ -66,6 +69,12 @@ def folder_of(location: str) -> str:
 def has_parts(folder: str) -> bool:
     """Return whether a folder holds the parts of one file, whose names are used in other folders too."""
     return _OF_PARTS.fullmatch(folder) is not None
+
+
+def folder_of_sheets(url: str) -> str | None:
+    """Return the folder that the server made of a workbook before it moved the sheets to ours; only they name it."""
+    found = _OF_SHEETS.search(url)
+    return found[0] if found else None
 
 
 def folder_for(document: Document, attempt_try: int) -> str:

@@ -1,5 +1,6 @@
-"""What is read of a document here, before and after the server reads it: a scan would kill its collector, and of a
-document that is locked it says only that something went wrong.
+"""What is read of a document here, before and after the server reads it.
+
+A scan would kill its collector, and of a document that is locked it says only that something went wrong.
 """
 
 import asyncio

@@ -6,7 +6,7 @@ removed again.
 
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from worker.engines.anythingllm import naming
 from worker.engines.anythingllm.api import Api, Rows
 from worker.engines.anythingllm.errors import unavailable
 from worker.engines.anythingllm.patience import Patience
+from worker.engines.anythingllm.replies import FiledDocument, UploadedDocument
 from worker.engines.asking_redis import Script
 from worker.engines.base import WorkspaceUnknownError
 
@@ -50,6 +51,7 @@ class Removing:
         self._api, self._patience = api, patience
         self._note, self._noted = Script(redis, _NOTE, "folders", "set"), Script(redis, _NOTED, "folders", "set")
         self._emptied: OrderedDict[str, float] = OrderedDict()
+        self._left: OrderedDict[str, None] = OrderedDict()
 
     async def note_folder(self, job_id: UUID, folder: str) -> None:
         """Remember a folder of a job beside its first, to be found by :meth:`sweep`."""
@@ -62,6 +64,10 @@ class Removing:
         for _ in range(_ROUNDS):
             rows = await self._rows(slug)
             if not (left := [location for location in sorted(locations) if rows[location]]):
+                # Only a workbook's: into the first folder of its job another document may be on its way.
+                for folder in sorted({naming.folder_of(location) for location in locations}):
+                    if naming.has_parts(folder) and not await self._filed(folder):
+                        await self.remove_folder(folder)
                 return
             await self._patience.call(self._api.update_embeddings, slug, (), left)
         raise unavailable(f"{slug}: {len(left)} removed documents are still listed")
@@ -109,9 +115,10 @@ class Removing:
         # One for each try at a workbook: a sweep that was cut short goes on where it was.
         folders = {folder for folder in folders if folder in of_kept or not self._was_emptied(folder)}
         for folder in sorted(folders):
-            names = await self._names(folder)
-            found.update(f"{folder}/{name}" for name in names)
-            if not names and folder not in of_kept:
+            filed = await self._filed(folder)
+            found.update(f"{folder}/{document.name}" for document in filed)
+            await self.remove_left(job_id, filed)
+            if not filed and folder not in of_kept:
                 await self._remove_emptied(folder)
         if rows is not None:
             await self.leave_one(slug, kept, rows)
@@ -143,8 +150,18 @@ class Removing:
         """Remove a folder of a job; none is no error."""
         await self._patience.call(self._api.remove_folder, folder)
 
-    async def _names(self, folder: str) -> list[str]:
-        return [document.name for document in await self._patience.call(self._api.folder, folder)]
+    async def remove_left(self, job_id: UUID, sheets: Iterable[UploadedDocument | FiledDocument]) -> None:
+        """Remove the empty folders that the server left of a job's workbooks when it moved their sheets to ours."""
+        named = {naming.folder_of_sheets(sheet.url) for sheet in sheets}
+        for folder in sorted(folder for folder in named if folder is not None and folder.startswith(str(job_id))):
+            if folder not in self._left:
+                await self.remove_folder(folder)
+                self._left[folder] = None
+                while len(self._left) > _MOST_EMPTIED:
+                    self._left.popitem(last=False)
+
+    async def _filed(self, folder: str) -> Sequence[FiledDocument]:
+        return await self._patience.call(self._api.folder, folder)
 
     async def _rows(self, slug: str) -> Rows:
         return await self._patience.call(self._api.rows, slug)

@@ -84,6 +84,7 @@ class UploadedDocument(_Reply):
     location: Annotated[str, Field(min_length=3)]
     words: Annotated[int, Field(alias="wordCount", ge=0)] = 0
     text: Annotated[LooseText, Field(alias="pageContent")] = ""
+    url: LooseText = ""
 
 
 class Uploaded(_Reply):
@@ -99,6 +100,7 @@ class FiledDocument(_Reply):
     name: str
     chunk_source: Annotated[LooseText, Field(alias="chunkSource")] = ""
     words: Annotated[int, Field(alias="wordCount", ge=0)] = 0
+    url: LooseText = ""
 
 
 class _Titled(_Reply):

@@ -107,6 +107,7 @@ class Storing:
             await self._removing.note_folder(document.job_id, folder)
         async with self._slots.hold(alone=document.crashes > 0) as alone:
             made = await self._upload(folder, naming.file_name(document, tried + 1), document, alone=alone)
+        await self._removing.remove_left(document.job_id, made)
         return await self._searchable(slug, document, made)
 
     async def _upload(self, folder: str, name: str, document: Document, *, alone: bool) -> Sequence[UploadedDocument]:
@@ -204,6 +205,7 @@ class Storing:
                 continue
             filed_there = await self._patience.call(self._api.folder, folder)
             there = {f"{folder}/{filed.name}" for filed in filed_there}
+            await self._removing.remove_left(document.job_id, filed_there)
             if before is not None and there and there >= set(before.locations):
                 whole = before
             else:
