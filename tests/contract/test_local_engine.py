@@ -35,7 +35,8 @@ from tests.contract.engine_fixtures import (
     places,
     put,
 )
-from worker.documents.extract.parser_process import LENGTH, Reply, Request
+from worker.documents.extract.exchange import LENGTH, Reply, Request
+from worker.documents.parsing import _Parser
 from worker.engines.base import (
     Answer,
     DocumentRejectedError,
@@ -45,7 +46,6 @@ from worker.engines.base import (
 )
 from worker.engines.local import LocalEngine, embedding, search
 from worker.engines.local.answering import REFUSAL
-from worker.engines.local.parsing import _Parser
 from worker.questions.scoring import contains
 
 ResultT = TypeVar("ResultT")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from worker.engines.local.memory import MemoryShares, machine_bytes
+from worker.documents.memory import MemoryShares, machine_bytes
 
 GIB = 2**30
 HOLD = """
 import asyncio, sys
 from pathlib import Path
-from worker.engines.local.memory import MemoryShares
+from worker.documents.memory import MemoryShares
 async def main():
     async with MemoryShares(1, total=2, folder=Path(sys.argv[1])).one():
         print("held", flush=True)

@@ -1,7 +1,7 @@
 """Everything that kreuzberg parses: PDF, office documents, web pages, e-books, tables.
 
 Promise: no OCR, no cache, no network; its errors come back as :class:`DocumentRejectedError` in our words. Run it where
-a crash or a hang of the parser does no harm (:mod:`worker.engines.local.parsing`).
+a crash or a hang of the parser does no harm (:mod:`worker.documents.parsing`).
 """
 
 import re

@@ -1,86 +1,34 @@
 """The process that parses documents: reads one from standard input, writes its passages to standard output, again.
 
 ``python -m worker.documents.extract.parser_process BYTES`` (bound on its memory); started and stopped by
-:mod:`worker.engines.local.parsing`, which tells the format of what passes between them. It ends when its standard input
+:mod:`worker.documents.parsing`, which tells the format of what passes between them. It ends when its standard input
 does, so it never outlives its parent.
 """
 
 import signal
-import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
-from pydantic import BaseModel, Field
-
+from worker.documents.extract.exchange import LENGTH, Parsed, Refused, Rendered, Reply, Request
 from worker.documents.extract.reading import extract
 from worker.documents.passages import passages
+from worker.documents.rendering import as_markdown
 from worker.engines.base import DocumentRejectedError
 
-LENGTH = struct.Struct(">Q")
-
 _PART = 500  # passages: reading that many takes the worker's event loop about a millisecond
-
-
-class Request(BaseModel):
-    """What stands before the bytes of a document.
-
-    Attributes:
-        name, media_type: as the engine protocol has them.
-        seconds: after so many seconds the kernel ends this process, even in the middle of native code.
-        max_characters: bound on the text.
-    """
-
-    name: str
-    media_type: str
-    seconds: int = Field(ge=1)
-    max_characters: int = Field(ge=1)
-
-
-class Parsed(BaseModel):
-    """A document's passages, column by column, as they go to the database.
-
-    Attributes:
-        pages: number of pages where the format has them.
-        words: number of words.
-        texts, on_pages, headings: of each passage, in reading order.
-    """
-
-    pages: int | None
-    words: int
-    texts: list[str]
-    on_pages: list[int | None]
-    headings: list[str | None]
-
-    def extend(self, further: Self) -> None:
-        """Take in the passages that come next."""
-        self.texts += further.texts
-        self.on_pages += further.on_pages
-        self.headings += further.headings
-
-
-class Refused(BaseModel):
-    """Why the document has no passages; see :class:`DocumentRejectedError`."""
-
-    code: str
-    message: str
-
-
-class Reply(BaseModel):
-    """One of the two, or the first part of a document's passages: then ``more`` are to come in further replies."""
-
-    parsed: Parsed | None = None
-    refused: Refused | None = None
-    more: bool = False
+_PIECE = 200_000  # characters of Markdown: so does this
 
 
 def parse(content: bytes, request: Request) -> Reply:
-    """Return the passages of a document, or why there are none."""
+    """Return the passages of a document, or its text as Markdown, or why there is none."""
     try:
         extracted = extract(content, request.name, request.media_type, max_characters=request.max_characters)
     except DocumentRejectedError as error:
         return Reply(refused=Refused(code=error.code, message=error.message))
+    if request.as_markdown:
+        return Reply(rendered=Rendered(pages=extracted.pages, texts=[as_markdown(extracted)]))
     found = passages(extracted)
     return Reply(
         parsed=Parsed(
@@ -95,6 +43,13 @@ def parse(content: bytes, request: Request) -> Reply:
 
 def parts(reply: Reply) -> Iterator[Reply]:
     """Yield a reply in parts that are small enough to be read one at a time."""
+    if (rendered := reply.rendered) is not None:
+        text = "".join(rendered.texts)
+        starts = range(0, max(len(text), 1), _PIECE)
+        for start in starts:
+            piece = Rendered(pages=rendered.pages, texts=[text[start : start + _PIECE]])
+            yield Reply(rendered=piece, more=start != starts[-1])
+        return
     whole = reply.parsed
     if whole is None:
         yield reply

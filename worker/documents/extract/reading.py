@@ -2,7 +2,7 @@
 
 Promise: :func:`extract` is pure, opens no file and no connection, and either returns text or says in one sentence why
 there is none. It needs the extra ``local``. It can take long and use much memory; bounds on both are kept by whoever
-runs it (:mod:`worker.engines.local.parsing`).
+runs it (:mod:`worker.documents.parsing`).
 """
 
 import io

@@ -24,6 +24,7 @@ from repositories.database import DatabaseManager
 from repositories.errors import ConflictError, DatabaseStateError
 from repositories.workspaces import WorkspaceRepository
 from worker.documents.extract.blocks import clean
+from worker.documents.parsing import Parsers
 from worker.engines.base import (
     Answer,
     Document,
@@ -41,7 +42,6 @@ from worker.engines.local import embedding
 from worker.engines.local.answering import answer
 from worker.engines.local.evidence import words_of
 from worker.engines.local.lexicon import Lexicon
-from worker.engines.local.parsing import Parsers
 from worker.engines.local.search import count_words, find_candidates
 from worker.engines.local.store import ENGINE, PASSAGES_AT_A_TIME, Held, Store
 from worker.engines.local.words import tokens

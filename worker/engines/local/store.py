@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.documents.extract.blocks import clean
-from worker.documents.extract.parser_process import Parsed
+from worker.documents.extract.exchange import Parsed
 from worker.engines.base import Document
 
 ENGINE = "local"

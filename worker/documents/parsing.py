@@ -20,10 +20,10 @@ from typing import IO, Self
 
 import structlog
 
-from worker.documents.extract.parser_process import LENGTH, Parsed, Reply, Request
+from worker.documents.extract.exchange import LENGTH, Parsed, Rendered, Reply, Request
 from worker.documents.extract.refusals import damaged, too_large
+from worker.documents.memory import MemoryShares
 from worker.engines.base import Document, DocumentRejectedError, EngineUnavailableError
-from worker.engines.local.memory import MemoryShares
 
 _LOG = structlog.get_logger(__name__)
 _START_SECONDS = 60
@@ -103,6 +103,8 @@ class _Parser:
             part = await self._part()
             if reply.parsed is not None and part.parsed is not None:
                 reply.parsed.extend(part.parsed)
+            if reply.rendered is not None and part.rendered is not None:
+                reply.rendered.extend(part.rendered)
         return reply
 
     async def _part(self) -> Reply:
@@ -150,11 +152,25 @@ class Parsers:
             DocumentRejectedError: it has none, or a bound was reached.
             EngineUnavailableError: no parser can be started.
         """
+        reply = await self._asked(document, as_markdown=False)
+        if reply.parsed is None:  # pragma: no cover - the process fills what was asked for
+            raise RuntimeError("the parser replied with nothing")
+        return reply.parsed
+
+    async def render(self, document: Document) -> Rendered:
+        """Return the text of a document as Markdown; raises as :meth:`parse`."""
+        reply = await self._asked(document, as_markdown=True)
+        if reply.rendered is None:  # pragma: no cover - the process fills what was asked for
+            raise RuntimeError("the parser replied with nothing")
+        return reply.rendered
+
+    async def _asked(self, document: Document, *, as_markdown: bool) -> Reply:
         request = Request(
             name=document.name,
             media_type=document.media_type,
             seconds=self._seconds,
             max_characters=self._max_characters,
+            as_markdown=as_markdown,
         )
         async with self._free, self._shares.one():
             content = await asyncio.to_thread(document.read)  # not before its turn: memory holds as many as are parsed
@@ -162,9 +178,7 @@ class Parsers:
                 reply = await parser.ask(request, content)
         if reply.refused is not None:
             raise DocumentRejectedError(reply.refused.code, reply.refused.message)
-        if reply.parsed is None:  # pragma: no cover - the process always fills one of the two
-            raise RuntimeError("the parser replied with nothing")
-        return reply.parsed
+        return reply
 
     async def aclose(self) -> None:
         """End every process."""
