@@ -1,5 +1,6 @@
 """Settings of the engine: where AnythingLLM is, and how hard it may be worked."""
 
+from enum import StrEnum
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
@@ -9,16 +10,27 @@ from pydantic_settings import BaseSettings
 from repositories.settings import blank_is_unset, without_credentials
 
 
+class Convert(StrEnum):
+    """Which documents are turned into Markdown before AnythingLLM gets them."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 class EngineSettings(BaseSettings):
     """Without ``ANYTHINGLLM_URL`` the local engine is used, which keeps documents and answers in PostgreSQL."""
 
     parser_seconds: int = Field(
-        default=60, ge=1, le=3_600, description="How long the local engine may take to read one document."
+        default=60,
+        ge=1,
+        le=3_600,
+        description="How long reading one document here may take: in the local engine, or before AnythingLLM.",
     )
     parser_max_bytes: int = Field(
         default=1024 * 1024 * 1024,
         ge=64 * 1024 * 1024,
-        description="The most memory that reading one document may take in the local engine, in bytes.",
+        description="The most memory that reading one document here may take, in bytes.",
     )
     engine_outage_hours: float = Field(
         default=24.0,
@@ -59,6 +71,15 @@ class EngineSettings(BaseSettings):
         description=(
             "Rebuild a workspace by itself when vectors of no document are seen in it. Its chats and threads go: "
             "without this a person says so, with `worker workspaces rebuild NAME`."
+        ),
+    )
+
+    anythingllm_convert: Convert = Field(
+        default=Convert.AUTO,
+        description=(
+            "Which documents become Markdown before AnythingLLM gets them, if the extra local is installed. auto: web "
+            "pages, and what it cannot read (mail, RTF, old office formats). always: every format. never: none; scans "
+            "and locked files are sent as well."
         ),
     )
 

@@ -25,6 +25,7 @@ from repositories.errors import DatabaseRefusedError, DatabaseStateError, Schema
 from repositories.hot_status import HotStatus
 from repositories.migrations import check
 from worker.engines.anythingllm import AnythingLLMEngine
+from worker.engines.anythingllm.reading import ParsersMissingError, Reading
 from worker.engines.base import Engine
 from worker.engines.local import LocalEngine
 from worker.execution import execute
@@ -78,9 +79,19 @@ def _arq_function(job_type: str) -> Function:
 
 
 def make_engine(settings: Settings, database: DatabaseManager, redis: ArqRedis) -> Engine:
-    """The engine that the settings choose; whoever gets it closes it."""
+    """The engine that the settings choose; whoever gets it closes it.
+
+    Raises:
+        SettingsError: they ask for what is not installed.
+    """
     if settings.anythingllm_url is None or settings.anythingllm_api_key is None:
         return LocalEngine(database, parse_seconds=settings.parser_seconds, max_parser_bytes=settings.parser_max_bytes)
+    try:
+        reading = Reading(
+            settings.anythingllm_convert, seconds=settings.parser_seconds, max_bytes=settings.parser_max_bytes
+        )
+    except ParsersMissingError as error:
+        raise SettingsError(str(error)) from None
     return AnythingLLMEngine(
         settings.anythingllm_url,
         settings.anythingllm_api_key,
@@ -90,6 +101,7 @@ def make_engine(settings: Settings, database: DatabaseManager, redis: ArqRedis) 
         embed_timeout_seconds=settings.anythingllm_embed_timeout,
         uploads=settings.anythingllm_uploads,
         embeddings=settings.anythingllm_embeddings,
+        reading=reading,
     )
 
 

@@ -124,6 +124,12 @@ class Look:
         results = (await self._http.post(f"/v1/workspace/{slug}/vector-search", json=body)).json()["results"]
         return [result["metadata"]["chunkSource"] for result in results]
 
+    async def texts(self, slug: str, query: str = HOURS) -> list[str]:
+        """The passages that a search finds, without the header that the server puts above them."""
+        body = {"query": query, "topN": 100, "scoreThreshold": 0}
+        results = (await self._http.post(f"/v1/workspace/{slug}/vector-search", json=body)).json()["results"]
+        return [result["text"].partition("</document_metadata>\n\n")[2] for result in results]
+
     async def on_disk(self, job_id: UUID) -> list[str]:
         """Every document on the server's disk in a folder of this job."""
         folders = (await self._http.get("/v1/documents")).json()["localFiles"]["items"]

@@ -10,6 +10,8 @@ from worker.documents.extract.reading import extract
 from worker.documents.rendering import as_markdown
 
 _HANDBOOK = Path(__file__).parents[2] / "examples" / "handbook"
+_DAMAGED = "vibration-survey-harbour-works.pdf"
+_REAL = [path for path in sorted(_HANDBOOK.rglob("*.*")) if path.suffix in {".pdf", ".docx"} and path.name != _DAMAGED]
 
 
 def of(*blocks: Block, title: str = "Pumps") -> str:
@@ -44,7 +46,7 @@ def test_a_page_is_marked_where_it_begins() -> None:
     assert of(Block("a", 1), Block("b", 1), Block("c", 3), title="") == "[Page 1]\n\na\n\nb\n\n[Page 3]\n\nc\n"
 
 
-@pytest.mark.parametrize("path", sorted(_HANDBOOK.rglob("*.pdf")) + sorted(_HANDBOOK.rglob("*.docx")), ids=str)
+@pytest.mark.parametrize("path", _REAL, ids=lambda path: path.name)
 def test_nothing_is_lost_of_a_real_document(path: Path) -> None:
     content = path.read_bytes()
     extracted = extract(content, path.name, sniffing.sniff(content, path.name))

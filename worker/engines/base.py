@@ -104,6 +104,7 @@ class StoredDocument(BaseModel):
         pages: number of pages where the format has them and the engine tells.
         words: number of words in the text.
         passages: number of passages that will be searchable; 0 where the engine does not tell.
+        converted: it was turned into Markdown before the engine read it.
         opening: how the text begins, where the engine told; at most 500 characters.
     """
 
@@ -114,6 +115,7 @@ class StoredDocument(BaseModel):
     pages: int | None = Field(default=None, ge=0)
     words: int = Field(default=0, ge=0)
     passages: int = Field(default=0, ge=0)
+    converted: bool = False
     opening: str = Field(default="", max_length=500)
 
 

@@ -131,6 +131,8 @@ class Storing:
         told.result |= {"stage": "stored"} | stored.model_dump(
             include={"pages", "words", "passages"}, exclude_none=True
         )
+        if stored.converted:
+            told.result["converted"] = True
         with told.phase("embed"):
             orphans = await self._engine.embed(self._place.slug, stored, on_embedded=partial(told.turn_to, "verify"))
         if orphans:

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from repositories.database import DatabaseManager
 from repositories.locks import LockLostError
+from worker.engine_settings import Convert
 from worker.engines.anythingllm.api import Api
 from worker.engines.anythingllm.asking import ask, check_model
 from worker.engines.anythingllm.embedding import Embedding
@@ -61,6 +62,7 @@ class AnythingLLMEngine:
         uploads: at once, over all workers (1 to 1,000); the server reads one document at a time.
         embeddings: at once, over all workers (1 to 1,000).
         patience: how often, and after which pauses, a call is made again.
+        reading: looks at documents before they are sent, and converts some; by default as the settings' defaults say.
         circuit_failures: calls in a row that found the server unavailable, after which it is left alone for a while.
         circuit_cooling_seconds: how long that is at first; doubled with every failure, up to 30 times as long.
 
@@ -84,6 +86,7 @@ class AnythingLLMEngine:
         uploads: int = 2,
         embeddings: int = 4,
         patience: Patience | None = None,
+        reading: Reading | None = None,
         circuit_failures: int = 5,
         circuit_cooling_seconds: float = 2.0,
     ) -> None:
@@ -93,7 +96,7 @@ class AnythingLLMEngine:
         self._patience = patience
         server = f"{ENGINE}:{sha256(self._transport.url.encode()).hexdigest()[:16]}"
         registry = Registry(database)
-        self._reading = Reading()
+        self._reading = reading or Reading(Convert.AUTO, seconds=60, max_bytes=2**30)
         self._removing = Removing(self._api, patience, redis)
         self._workspaces = Workspaces(self._api, registry, self._removing, patience)
         self._storing = Storing(self._api, patience, self._removing, Slots(redis, f"{server}:uploads", uploads))
@@ -147,13 +150,13 @@ class AnythingLLMEngine:
 
     async def add_document(self, slug: str, document: Document) -> StoredDocument:
         """Store a document, once per key; see the protocol."""
-        async with self._guarding("documents"):
-            if slug not in self._known:
+        if slug not in self._known:
+            async with self._guarding("documents"):
                 if not await self._workspaces.exists(slug):
                     raise workspace_unknown(slug)
-                self._known.add(slug)
-            async with self._reading.sent(document) as sent:
-                return await self._storing.add(slug, sent)
+            self._known.add(slug)
+        async with self._reading.sent(document) as sent, self._guarding("documents"):
+            return sent.described(await self._storing.add(slug, sent.document))
 
     async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> bool:
         """Make a stored document searchable, and return once it was found by a search; see the protocol."""
@@ -217,7 +220,8 @@ class AnythingLLMEngine:
         return told
 
     async def aclose(self) -> None:
-        """Close the connections to the server. The database and Redis stay open: they are their owner's."""
+        """End the parsers and close the connections to the server. Database and Redis are their owner's to close."""
+        await self._reading.aclose()
         await self._transport.aclose()
 
     def _forget(self, slug: str) -> None:
