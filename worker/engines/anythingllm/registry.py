@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from repositories.database import DatabaseManager
+from repositories.documents import DocumentRepository
 from repositories.locks import Locks
 from repositories.models import Workspace
 from repositories.workspaces import WorkspaceRepository
@@ -55,6 +56,15 @@ class Registry:
                 await workspaces.forget(slug)
             if not await workspaces.rename_slug(name, slug):
                 await workspaces.register(name, slug)
+
+    async def locations(self, seen: Workspace) -> set[str]:
+        """Return where the documents of a workspace stand, as far as they are on the record."""
+        found, last = set[str](), 0
+        async with self._database.get_session() as session:
+            while page := await DocumentRepository(session).standing(seen.id, last):
+                found.update(location for document in page for location in document.locations)
+                last = page[-1].id
+        return found
 
     async def forget(self, seen: Workspace) -> None:
         """Take a workspace off the record, as it was seen there: one that was made anew under its slug stays."""

@@ -60,7 +60,11 @@ class Workspaces:
         return await self._patience.call(self._api.workspace, slug) is not None
 
     async def delete(self, slug: str) -> bool:
-        """Delete a workspace with the documents that jobs put into it; return ``False`` if there was none.
+        """Delete a workspace with the documents that jobs put into it.
+
+        Returns:
+            ``False`` if there was none, neither on the server nor on the record. One that is only on the record was
+            deleted by a call that was broken off, or by people: what the record has of its documents is removed.
 
         Documents that people uploaded on the server stay there, and so do those that stand in another workspace too.
         Whoever wants the workspace anew meanwhile waits: the server would give it the same slug, and what is put into
@@ -74,12 +78,14 @@ class Workspaces:
             workspace = await self._patience.call(self._api.workspace, slug)
             if workspace is not None:
                 await self._patience.run(lambda number: self._delete(slug, number))
-            # Before the documents: their removal is long, may fail, and needs nothing of the record.
+            standing = {row.docpath for row in workspace.documents} if workspace is not None else set[str]()
+            if seen is not None:
+                standing |= await self._registry.locations(seen)
+            await self._remove_documents({location for location in standing if _is_of_a_job(location)})
+            # After the documents: if their removal is broken off, only the record still knows of them.
             if seen is not None:
                 await self._registry.forget(seen)
-            if workspace is not None:
-                await self._remove_documents({row.docpath for row in workspace.documents if _is_of_a_job(row.docpath)})
-        return workspace is not None
+        return workspace is not None or seen is not None
 
     async def _name_of(self, slug: str) -> str | None:
         """The name that :meth:`ensure` is asked for, under which it locks: the record's, else the server's."""
