@@ -1,11 +1,13 @@
 """Uploading into AnythingLLM: this project beside the loop that everybody writes first.
 
-A stand-in of the server (``tests/anythingllm_server``) needs 70 ms to read a document, one at a time, and 200 ms to
-embed one; ``--documents`` texts of 800 bytes are uploaded. Measured are: the collector alone (uploads without
-embedding, as many at a time as the workers send), which nothing can beat; the naive loop (upload with
-``addToWorkspaces``, one after another); and a ``document_upload`` job in one worker process.
+A stand-in of the server (``tests/anythingllm_server``) needs 65 ms to read a document of 800 bytes, one at a time, and
+15 ms to embed one; a search costs 25 ms and 0.24 ms for each document of the workspace, one after the other, as a real
+server was seen to need. Measured are, for each number of documents: the collector alone (uploads without embedding, as
+many at a time as the workers send), which nothing can beat; the naive loop (upload with ``addToWorkspaces``, one after
+another), which checks nothing; and a ``document_upload`` job in one worker process, which sees every document found.
 
-``python -m benchmarks.upload [--documents 200]`` prints a table.
+``python -m benchmarks.upload [--documents 200 1000] [--scale 1]`` prints a table. ``--scale 0.1`` makes the server ten
+times as fast, searches included, so that 10,000 documents take minutes; a worker's own time then counts ten times.
 """
 
 import argparse
@@ -14,7 +16,9 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 from pydantic import SecretStr
@@ -29,6 +33,16 @@ from worker.files import FileSource
 from worker.settings import Settings, load_settings
 
 AT_ONCE = 2
+COLLECTOR_SECONDS, EMBED_SECONDS = 0.065, 0.015
+SEARCH_SECONDS, SEARCH_SECONDS_A_DOCUMENT = 0.025, 0.00024
+
+
+class Cost(NamedTuple):
+    """What an upload cost: its time, the calls, and the seconds that the server was busy; all of them a document."""
+
+    seconds: float
+    calls: float
+    busy: float
 
 
 def texts(count: int, kind: str) -> list[FileSource]:
@@ -36,19 +50,42 @@ def texts(count: int, kind: str) -> list[FileSource]:
     line = "The {kind} machine {number} needs {number} litres of oil and is serviced every {hours} hours. "
     return [
         FileSource(
-            f"{kind}-{number:04}.txt",
+            f"{kind}-{number:05}.txt",
             (line.format(kind=kind, number=number, hours=number % 90 + 10) * 9).encode()[:800],
         )
         for number in range(count)
     ]
 
 
-async def main(documents: int) -> None:
-    """Measure the three, one after the other, and print them."""
+async def main(counts: list[int], scale: float) -> None:
+    """Measure each number of documents on a server of its own, and print a table."""
+    print("| documents | what | ms a document | of what the collector allows | calls | server busy, ms | x naive |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    for count in counts:
+        bound, naive, ours = await measured(count, scale)
+        for name, cost in (("collector alone", bound), ("naive loop", naive), ("document_upload", ours)):
+            print(
+                f"| {count:,} | {name} | {cost.seconds / scale * 1000:.1f} | {bound.seconds / cost.seconds:.0%} | "
+                f"{cost.calls:.2f} | {cost.busy / scale * 1000:.1f} | {cost.busy / naive.busy:.2f} |",
+                flush=True,
+            )
+
+
+async def measured(documents: int, scale: float) -> tuple[Cost, Cost, Cost]:
+    """Measure the three, one after the other."""
+    behaviour = Behaviour().changed(
+        {
+            "collector_seconds": COLLECTOR_SECONDS * scale,
+            "embedder_seconds": 0.0,
+            "embed_seconds": EMBED_SECONDS * scale,
+            "search_seconds": SEARCH_SECONDS * scale,
+            "search_seconds_a_document": SEARCH_SECONDS_A_DOCUMENT * scale,
+        }
+    )
     with tempfile.TemporaryDirectory() as folder, embedded_servers(Path(folder) / "servers", durable=False) as servers:
         async with DatabaseManager(servers.database_url) as database:
             await upgrade(database.engine)
-        async with anythingllm_server(Behaviour(), Path(folder) / "anythingllm") as server:
+        async with anythingllm_server(behaviour) as server:
             settings = load_settings(
                 database_url=SecretStr(servers.database_url),
                 redis_url=SecretStr(servers.redis_url),
@@ -56,17 +93,12 @@ async def main(documents: int) -> None:
                 anythingllm_url=server.url,
                 anythingllm_api_key=server.api_key,
             )
-            bound = await collector_alone(server, documents)
+            bound = await collector_alone(server, min(documents, 300))
             naive = await naive_loop(server, documents)
-            ours = await a_job(settings, documents)
-    told = {"the collector alone": bound, "upload with addToWorkspaces, in a loop": naive, "document_upload": ours}
-    print(f"{documents} documents of 800 bytes, collector 70 ms, embedder 200 ms\n")
-    print("| what | documents/s | of what the collector allows |\n| --- | ---: | ---: |")
-    for name, rate in told.items():
-        print(f"| {name} | {rate:.2f} | {100 * rate / bound:.0f} % |")
+            return bound, naive, await a_job(server, settings, documents)
 
 
-async def collector_alone(server: Server, documents: int) -> float:
+async def collector_alone(server: Server, documents: int) -> Cost:
     """Upload, a few at a time, without embedding: nothing can be faster."""
     async with _client(server) as client:
         waiting = iter(texts(documents, "bound"))
@@ -75,23 +107,23 @@ async def collector_alone(server: Server, documents: int) -> float:
             for file in waiting:
                 await _upload(client, file)
 
-        started = time.monotonic()
-        await asyncio.gather(*(send() for _ in range(AT_ONCE)))
-        return documents / (time.monotonic() - started)
+        return await _cost(server, documents, _gathered(send))
 
 
-async def naive_loop(server: Server, documents: int) -> float:
-    """Upload and embed with one call each, one after another; a few documents tell how fast that is."""
-    count = min(documents, 50)
+async def naive_loop(server: Server, documents: int) -> Cost:
+    """Upload and embed with one call each, one after another; a few hundred documents tell how fast that is."""
+    count = min(documents, 300)
     async with _client(server) as client:
         made = (await client.post("/v1/workspace/new", json={"name": "naive"})).json()
-        started = time.monotonic()
-        for file in texts(count, "naive"):
-            await _upload(client, file, addToWorkspaces=made["workspace"]["slug"])
-        return count / (time.monotonic() - started)
+
+        async def send() -> None:
+            for file in texts(count, "naive"):
+                await _upload(client, file, addToWorkspaces=made["workspace"]["slug"])
+
+        return await _cost(server, count, send())
 
 
-async def a_job(settings: Settings, documents: int) -> float:
+async def a_job(server: Server, settings: Settings, documents: int) -> Cost:
     """One job, from its worker's claim to its end."""
     worker = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "worker", "run", env=os.environ | environment(settings) | {"LOG_LEVEL": "WARNING"}
@@ -100,14 +132,31 @@ async def a_job(settings: Settings, documents: int) -> float:
         async with open_client(settings) as client:
             first = await client.upload_documents("ours", texts(1, "first"))  # the worker is up, the workspace is there
             await client.wait([first.id], timeout_seconds=120)
-            job = await client.upload_documents("ours", texts(documents, "ours"))
-            (ended,) = await client.wait([job.id], timeout_seconds=1_200)
+            await server.reset_counters()
+            job = await client.upload_documents("ours", texts(documents, "ours"), timeout_seconds=7_200)
+            (ended,) = await client.wait([job.id], timeout_seconds=7_200)
             if ended.items_done != documents or not ended.duration_seconds:
                 raise SystemExit(f"only {ended.items_done} of {documents} documents were stored: {ended.errors}")
-            return documents / ended.duration_seconds
+            counters = await server.counters()
+            calls, busy = sum(counters.requests.values()), sum(counters.busy_seconds.values())
+            return Cost(ended.duration_seconds / documents, calls / documents, busy / documents)
     finally:
         worker.terminate()
         await worker.wait()
+
+
+async def _gathered(send: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.gather(*(send() for _ in range(AT_ONCE)))
+
+
+async def _cost(server: Server, documents: int, work: Awaitable[None]) -> Cost:
+    await server.reset_counters()
+    started = time.monotonic()
+    await work
+    seconds = time.monotonic() - started
+    counters = await server.counters()
+    calls, busy = sum(counters.requests.values()), sum(counters.busy_seconds.values())
+    return Cost(seconds / documents, calls / documents, busy / documents)
 
 
 def _client(server: Server) -> httpx.AsyncClient:
@@ -123,5 +172,6 @@ async def _upload(client: httpx.AsyncClient, file: FileSource, **fields: str) ->
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.upload", description=__doc__)
-    parser.add_argument("--documents", type=int, default=200, help="how many (200)")
-    asyncio.run(main(parser.parse_args().documents))
+    parser.add_argument("--documents", type=int, nargs="+", default=[200, 1_000], help="how many (200 1000)")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the server's times (1)")
+    asyncio.run(main(parser.parse_args().documents, parser.parse_args().scale))

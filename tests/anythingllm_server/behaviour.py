@@ -68,6 +68,8 @@ class Behaviour(BaseModel):
         collector_seconds: for each file; the collector works on one at a time (§9).
         embedder_seconds: for each call, give or take ``embedder_jitter`` of it; calls run in parallel.
         embed_seconds: what the server itself needs to embed a document, beside the embedder.
+        search_seconds: what the server needs for a search, and ``search_seconds_a_document`` for each document of the
+            workspace beside that; one search after the other (§10: 0.025 and 0.00024).
         table_seconds: bound on the time between looking for a workspace's first vector table and making it: the race
             of first embeddings (§4.1). 0: no race.
         write_seconds: between an upload's file being there and its content being in it (§3.5).
@@ -96,6 +98,8 @@ class Behaviour(BaseModel):
     embedder_seconds: Seconds = 0.2
     embedder_jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
     embed_seconds: Seconds = 0.015
+    search_seconds: Seconds = 0.0
+    search_seconds_a_document: Seconds = 0.0
     table_seconds: Seconds = 0.03
     write_seconds: Seconds = 0.002
     poison: str = ""

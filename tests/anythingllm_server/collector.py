@@ -6,6 +6,7 @@ import mimetypes
 from pathlib import PurePosixPath
 from typing import Any
 
+from tests.anythingllm_server.counters import busy
 from tests.anythingllm_server.naming import slugify
 from tests.anythingllm_server.records import CUSTOM, METADATA_KEYS, StoredDocument, new_id
 from tests.anythingllm_server.world import World, new_hex
@@ -68,6 +69,7 @@ async def process(world: World, name: str, metadata: dict[str, Any]) -> list[Sto
         if world.collector_deaths > life:
             raise CollectorDiedError  # it held this file, too
         await asyncio.sleep(world.behaviour.collector_seconds)
+        busy(world.counters, "collector", world.behaviour.collector_seconds)
         if (content := world.hotdir.get(name)) is None:
             raise NotProcessedError("File does not exist in upload directory.")
         if (poison := world.behaviour.poison.encode()) and poison in content:

@@ -30,6 +30,7 @@ class Counters(BaseModel):
         skipped: how many times it was left out silently, by ``slug location``.
         lost_vectors: how many times its row was made without vectors, by ``slug location``.
         embedder_calls: calls to the embedder, questions included.
+        busy_seconds: how long the collector, embedding and searches kept the server busy, by that name.
         collector_deaths: of a document that it read.
         questions: answered or refused, by message.
         faults: injected, by kind.
@@ -45,10 +46,16 @@ class Counters(BaseModel):
     skipped: dict[str, int] = {}
     lost_vectors: dict[str, int] = {}
     embedder_calls: int = 0
+    busy_seconds: dict[str, float] = {}
     collector_deaths: int = 0
     questions: dict[str, int] = {}
     faults: dict[str, int] = {}
     fault_routes: dict[str, int] = {}
+
+
+def busy(counters: Counters, what: str, seconds: float) -> None:
+    """Count time that the server was busy."""
+    counters.busy_seconds[what] = counters.busy_seconds.get(what, 0.0) + seconds
 
 
 def add(counts: dict[str, int], name: str) -> None:

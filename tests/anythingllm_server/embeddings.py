@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.anythingllm_server.behaviour import FaultKind
-from tests.anythingllm_server.counters import add
+from tests.anythingllm_server.counters import add, busy
 from tests.anythingllm_server.embedding import Vector, chunks_of
 from tests.anythingllm_server.records import Cached, StoredDocument, Workspace, new_id
 from tests.anythingllm_server.world import World
@@ -63,6 +63,7 @@ async def embed(world: World, workspace: Workspace, locations: list[str], route:
 async def _chunks(world: World, document: StoredDocument) -> list[str]:
     """Return the pieces of a document; the embedder is asked only the first time (§4: cached per location)."""
     await asyncio.sleep(world.behaviour.embed_seconds)
+    busy(world.counters, "embedding", world.behaviour.embed_seconds)
     if (cached := world.cached.get(document.location)) is not None:
         return cached.chunks
     # The header is a part of every piece: it is embedded, and it comes back in `sources[].text` (§5).

@@ -1,5 +1,6 @@
 """Workspaces and what stands in them (§2, §4)."""
 
+import asyncio
 import math
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tests.anythingllm_server.counters import busy
 from tests.anythingllm_server.embedding import score_of
 from tests.anythingllm_server.embeddings import EmbedderDownError, call_embedder, embed
 from tests.anythingllm_server.naming import workspace_slug
@@ -219,6 +221,12 @@ async def vector_search(request: Request) -> Response:
         raise refused(500) from error  # only a chat tells why (§10)
     if not world.takes_vectors(workspace.slug):
         raise refused(500)
+    seconds = world.behaviour.search_seconds
+    seconds += world.behaviour.search_seconds_a_document * len(world.rows(workspace))
+    if seconds:
+        async with world.searching:
+            await asyncio.sleep(seconds)
+        busy(world.counters, "search", seconds)
     results = [
         {
             "id": stored.id,

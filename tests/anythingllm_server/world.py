@@ -45,7 +45,7 @@ class World:
         self.behaviour = self._checked(behaviour)
         self.chance = random.Random(behaviour.seed)  # noqa: S311 - repeatable chance is the point
         self.counters = Counters()
-        self.collector = asyncio.Lock()
+        self.collector, self.searching = asyncio.Lock(), asyncio.Lock()
         self.hotdir: dict[str, bytes] = {}
         self.windows: dict[FaultKind, float] = {}
         self.collector_deaths = 0
