@@ -33,6 +33,7 @@ class NotingEngine:
     """
 
     name = "noting"
+    embeds_in_groups = False
 
     def __init__(self) -> None:
         self.documents: dict[str, bytes] = {}

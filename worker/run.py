@@ -24,6 +24,7 @@ from repositories.schemas import Held, ItemOutcome, NewItem
 from repositories.states import ItemStatus
 from worker.engines.base import Engine, Work
 from worker.errors import STOPS_THE_JOB, CancelRequestedError, ItemLeftError, JobFailedError, told
+from worker.item_slots import MOST_ASIDE, ItemSlots
 from worker.leases import LeaseKeeper
 from worker.queue import JobQueue
 from worker.recorder import AttemptLostError, ItemRecorder
@@ -129,13 +130,17 @@ class Run:
         """
         left, tally = deque(items), Tally()
         self._tally = tally
+        most = self.runtime.settings.item_concurrency
+        slots = ItemSlots(most)
+        if self.runtime.engine.embeds_in_groups:
+            most += MOST_ASIDE
         health = partial(self.runtime.engine.health, Work.of(self.job.type), slug)
 
         async with ItemRecorder(self.runtime.database, self.held, self.runtime.hot) as recorder:
             while left and not (self.cancel_requested or tally.is_stopped):
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self.runtime.settings.item_concurrency, len(items))):
-                        group.create_task(self._work(left, tally, recorder, handle))
+                    for _ in range(min(most, len(items))):
+                        group.create_task(self._work(left, tally, recorder, handle, slots))
                 if not self.cancel_requested:
                     left.extend(await tally.again(health))
             if not self.cancel_requested:
@@ -151,21 +156,23 @@ class Run:
         tally: Tally,
         recorder: ItemRecorder,
         handle: Callable[[JobItem], Awaitable[ItemOutcome]],
+        slots: ItemSlots,
     ) -> None:
         """Do one item after another until none is left, or the run is over."""
         while left and not self.is_over:
-            await recorder.ready()
-            if not left or self.is_over:
-                break
-            item = left.popleft()
-            try:
-                outcome = await self._one(item, handle)
-                recorder.add(outcome)
-                tally.note_outcome(outcome)
-            except ItemLeftError:
-                left.append(item)
-            except Exception as error:  # noqa: BLE001 - raised in the end, once what finished is on the record
-                tally.note_error(item, error)
+            async with slots.hold():
+                await recorder.ready()
+                if not left or self.is_over:
+                    break
+                item = left.popleft()
+                try:
+                    outcome = await self._one(item, handle)
+                    recorder.add(outcome)
+                    tally.note_outcome(outcome)
+                except ItemLeftError:
+                    left.append(item)
+                except Exception as error:  # noqa: BLE001 - raised in the end, once what finished is on the record
+                    tally.note_error(item, error)
 
     @property
     def has_progressed(self) -> bool:

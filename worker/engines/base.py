@@ -261,6 +261,11 @@ class Engine(Protocol):
         """What the record calls this engine (``local``, ``anythingllm``)."""
         ...
 
+    @property
+    def embeds_in_groups(self) -> bool:
+        """Whether :meth:`embed` waits for others to come, so that many should wait in it at a time."""
+        ...
+
     async def ensure_workspace(self, name: str, settings: WorkspaceSettings | None = None) -> str:
         """Return the slug of the workspace called ``name`` (1 to 255 characters), made now if it is new.
 

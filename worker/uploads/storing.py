@@ -7,7 +7,7 @@ is found there. What an item reached is in its result as ``stage``: ``prepared``
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ from worker.documents.archives import ArchiveError, EntryError
 from worker.documents.preparing import Prepared, check_type, prepare
 from worker.engines.base import Document, DocumentRejectedError, EngineDiedError, StoredDocument
 from worker.errors import ItemLeftError
+from worker.item_slots import step_aside
 from worker.payloads import DocumentItem, DocumentUploadPayload, OnDuplicate
 from worker.recorder import AttemptLostError
 from worker.run import Run
@@ -69,7 +70,7 @@ class Storing:
             async with AsyncExitStack() as stack:
                 with told.phase("read"):
                     file = await stack.enter_async_context(self._opener.open(spec))
-                return await self._from(file, spec, told)
+                return await self._from(file, spec, told, stack.aclose)
         except DocumentRejectedError as error:
             return told.failed(JobError(code=error.code, message=error.message))
         except SourceError as error:
@@ -79,7 +80,9 @@ class Storing:
         except StoredBytesMissingError as error:
             return told.failed(JobError(code="bytes_missing", message=f"{item.key}: {error}"))
 
-    async def _from(self, file: BinaryIO, spec: DocumentItem, told: "_Told") -> ItemOutcome:
+    async def _from(
+        self, file: BinaryIO, spec: DocumentItem, told: "_Told", close: Callable[[], Awaitable[None]]
+    ) -> ItemOutcome:
         max_bytes = self._run.runtime.settings.max_file_bytes
         with told.phase("read"):
             prepared = await asyncio.to_thread(prepare, file, spec.name, max_bytes=max_bytes)
@@ -91,7 +94,7 @@ class Storing:
                 if reservation.outcome is ReservationOutcome.HELD:
                     return told.skipped(reservation)
                 async with self._releasing(told.item.position):
-                    locations = reservation.locations or (await self._sent(told, spec, prepared)).locations
+                    locations = reservation.locations or (await self._sent(told, spec, prepared, close)).locations
                     if await self._confirm(told.item.position, locations):
                         return told.done(locations)
                 if not reservation.locations:  # or the attempt was lost: then nothing of this is taken anyway
@@ -109,7 +112,9 @@ class Storing:
                 await asyncio.shield(self._release(position))
             raise
 
-    async def _sent(self, told: "_Told", spec: DocumentItem, prepared: Prepared) -> StoredDocument:
+    async def _sent(
+        self, told: "_Told", spec: DocumentItem, prepared: Prepared, close: Callable[[], Awaitable[None]]
+    ) -> StoredDocument:
         document = Document(
             job_id=self._run.job.id,
             position=told.item.position,
@@ -133,6 +138,10 @@ class Storing:
         )
         if stored.converted:
             told.result["converted"] = True
+        if self._engine.embeds_in_groups:
+            step_aside()
+            prepared.close()  # hundreds may wait in the next call, and files are scarce
+            await close()
         with told.phase("embed"):
             orphans = await self._engine.embed(self._place.slug, stored, on_embedded=partial(told.turn_to, "verify"))
         if orphans:

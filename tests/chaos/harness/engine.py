@@ -46,6 +46,7 @@ class ChaosEngine:
     """
 
     name = "local"  # the client looks workspaces up under this name
+    embeds_in_groups = False
 
     def __init__(self, database: DatabaseManager, **bounds: int) -> None:
         del database, bounds

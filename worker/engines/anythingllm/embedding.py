@@ -7,7 +7,7 @@ row removed, a row without vectors made anew, a missing row added again.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -17,7 +17,7 @@ import structlog
 from worker.engines.anythingllm import naming
 from worker.engines.anythingllm.api import Api, Rows
 from worker.engines.anythingllm.diagnosis import check_embedding
-from worker.engines.anythingllm.finding import MOST_SEARCHED, Sight, look_for
+from worker.engines.anythingllm.finding import Sight, look_for
 from worker.engines.anythingllm.orphans import Orphans
 from worker.engines.anythingllm.patience import Patience
 from worker.engines.anythingllm.registry import Registry
@@ -30,6 +30,7 @@ _A_CALL: Final = 50
 """Documents that are embedded by one call, one after the other: only a workbook has more."""
 
 _A_DOCUMENT: Final = "A document"  # where an earlier process stored it, and its name is not known here
+_REMEMBERED: Final = 10_000
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _LOOKS: Final = 30
@@ -46,17 +47,26 @@ class Embedding:
         registry: which workspaces have vectors, and the lock for their first.
         removing: takes away second rows.
         slots: bound on embedding calls at once, over all workers.
+        orphans: looks for vectors of nobody.
         settle_seconds: how long to look for the work of a call whose reply was lost, before it is made again; longer
             where the call itself took longer.
     """
 
     def __init__(
-        self, api: Api, patience: Patience, registry: Registry, removing: Removing, slots: Slots, settle_seconds: float
+        self,
+        api: Api,
+        patience: Patience,
+        registry: Registry,
+        removing: Removing,
+        slots: Slots,
+        orphans: Orphans,
+        settle_seconds: float,
     ) -> None:
         self._api, self._patience, self._registry = api, patience, registry
         self._removing, self._slots = removing, slots
         self._settle_seconds = settle_seconds
-        self._orphans = Orphans(api, patience, settle_seconds)
+        self._orphans = orphans
+        self._troubled: OrderedDict[str, None] = OrderedDict()
         self._has_table: set[str] = set()
         self._seen_empty: set[str] = set()
         self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -79,13 +89,13 @@ class Embedding:
             on_embedded: called when it was embedded, before it is looked for.
         """
         embed = partial(self._embed, slug, stored, title=title, is_new=is_new, on_embedded=on_embedded)
-        if await self._is_ready(slug):
+        if await self.is_ready(slug):
             return await embed()
         # One task of this process waits for the other processes; the others find what it brought about.
         async with self._first[slug]:
             if slug not in self._has_table:
                 async with self._registry.lock("first embedding", slug):
-                    if not await self._is_ready(slug):
+                    if not await self.is_ready(slug):
                         orphans = await embed()
                         await self._registry.mark_embedded(slug)
                         self._has_table.add(slug)
@@ -93,7 +103,11 @@ class Embedding:
                         return orphans
         return await embed()
 
-    async def _is_ready(self, slug: str) -> bool:
+    def had_trouble(self, locations: Sequence[str]) -> bool:
+        """Return whether a call that embeds one of these was lost: its work may have been done, and done again."""
+        return any(location in self._troubled for location in locations)
+
+    async def is_ready(self, slug: str) -> bool:
         """Return whether documents may be embedded side by side: the workspace has had vectors before."""
         if slug not in self._has_table and slug not in self._seen_empty and await self._registry.is_embedded(slug):
             self._has_table.add(slug)
@@ -115,10 +129,10 @@ class Embedding:
                 await check_embedding(self._api, self._patience, slug)
                 continue  # it is there, and so is the embedder
             seen = await look_for(self._api, self._patience, slug, stored, title)
-            if seen.sight is Sight.UNKNOWN:
-                # Rows lose their vectors only in a workspace without any, and here are more than can be looked at.
-                _LOG.info("engine.not_seen", workspace=slug, location=locations[0], searched=MOST_SEARCHED)
             if seen.sight is not Sight.ABSENT:
+                # A document that was embedded once may say something twice.
+                is_doubled = seen.is_doubled and (not is_new or self.had_trouble(locations))
+                seen = seen._replace(is_doubled=is_doubled)
                 return await self._orphans.are_proved(slug, stored, title, seen, rows)
             # Its row is there and its vectors are not: the server counts it as done until it is taken out.
             _LOG.warning("engine.repaired", workspace=slug, location=locations[0])
@@ -145,6 +159,8 @@ class Embedding:
         async def send(number: int) -> Rows:
             nonlocal lost_seconds
             left = adds
+            if number > 1:
+                self._note_trouble(adds)
             if number > 1 and not anew:
                 # A proxy gives up sooner than the server: what took long to be lost may take as long again to be done.
                 rows = await self._settled(slug, adds, max(self._settle_seconds, lost_seconds))
@@ -158,6 +174,11 @@ class Embedding:
                     lost_seconds = loop.time() - began
 
         return await self._patience.run(send)
+
+    def _note_trouble(self, locations: Sequence[str]) -> None:
+        self._troubled.update(dict.fromkeys(locations))
+        while len(self._troubled) > _REMEMBERED:
+            self._troubled.popitem(last=False)
 
     async def _settled(self, slug: str, adds: Sequence[str], seconds: float) -> Rows:
         """Look until all of ``adds`` are listed or ``seconds`` are over: a server whose client left goes on."""

@@ -21,6 +21,8 @@ from worker.engines.anythingllm.api import Api
 from worker.engines.anythingllm.asking import ask, check_model
 from worker.engines.anythingllm.embedding import Embedding
 from worker.engines.anythingllm.errors import unavailable, workspace_unknown
+from worker.engines.anythingllm.grouping import Asked, Grouping
+from worker.engines.anythingllm.orphans import Orphans
 from worker.engines.anythingllm.patience import Patience
 from worker.engines.anythingllm.reading import Reading
 from worker.engines.anythingllm.rebuilding import Rebuilding
@@ -71,6 +73,7 @@ class AnythingLLMEngine:
     """
 
     name = ENGINE
+    embeds_in_groups = True
 
     def __init__(  # noqa: PLR0913 - every bound is its operator's to set
         self,
@@ -101,7 +104,10 @@ class AnythingLLMEngine:
         self._workspaces = Workspaces(self._api, registry, self._removing, patience)
         self._storing = Storing(self._api, patience, self._removing, Slots(redis, f"{server}:uploads", uploads))
         slots = Slots(redis, f"{server}:embeddings", embeddings)
-        self._embedding = Embedding(self._api, patience, registry, self._removing, slots, settle_seconds)
+        orphans = Orphans(self._api, patience, settle_seconds)
+        self._embedding = Embedding(self._api, patience, registry, self._removing, slots, orphans, settle_seconds)
+        guarding = partial(self._guarding, "embedding")
+        self._grouping = Grouping(self._api, patience, self._embedding, orphans, guarding, embeddings)
         self._rebuilding = Rebuilding(self._api, patience, registry, self._embedding)
         self._known: set[str] = set()
         self.circuits = {
@@ -150,6 +156,10 @@ class AnythingLLMEngine:
 
     async def add_document(self, slug: str, document: Document) -> StoredDocument:
         """Store a document, once per key; see the protocol."""
+        with self._grouping.on_the_way(slug):
+            return await self._add_document(slug, document)
+
+    async def _add_document(self, slug: str, document: Document) -> StoredDocument:
         if slug not in self._known:
             async with self._guarding("documents"):
                 if not await self._workspaces.exists(slug):
@@ -161,12 +171,11 @@ class AnythingLLMEngine:
     async def embed(self, slug: str, stored: StoredDocument, *, on_embedded: Callable[[], None] = unnoticed) -> bool:
         """Make a stored document searchable, and return once it was found by a search; see the protocol."""
         is_new, title = self._storing.was_never_embedded(stored.key), self._storing.name_of(stored.key)
-        async with self._guarding("embedding"):
-            try:
-                return await self._embedding.embed(slug, stored, title=title, is_new=is_new, on_embedded=on_embedded)
-            except WorkspaceUnknownError:
-                self._forget(slug)
-                raise
+        try:
+            return await self._grouping.embed(slug, Asked(stored, title, is_new, on_embedded))
+        except WorkspaceUnknownError:
+            self._forget(slug)
+            raise
 
     async def remove(self, slug: str, locations: Collection[str]) -> None:
         """Remove documents from the workspace and from the server; see the protocol."""
@@ -221,12 +230,14 @@ class AnythingLLMEngine:
 
     async def aclose(self) -> None:
         """End the parsers and close the connections to the server. Database and Redis are their owner's to close."""
+        await self._grouping.aclose()
         await self._reading.aclose()
         await self._transport.aclose()
 
     def _forget(self, slug: str) -> None:
         self._known.discard(slug)
         self._embedding.saw_empty(slug)
+        self._grouping.forget(slug)
 
     @asynccontextmanager
     async def _guarding(self, part: str, work: Work = Work.DOCUMENTS, slug: str | None = None) -> AsyncIterator[None]:

@@ -5,13 +5,17 @@ of other documents' passages, or that the workspace cuts short, tells nothing of
 where all passages were seen.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
+
+import structlog
 
 from worker.engines.anythingllm import naming
 from worker.engines.anythingllm.api import Api
 from worker.engines.anythingllm.diagnosis import search
 from worker.engines.anythingllm.patience import Patience
+from worker.engines.anythingllm.replies import Hit
 from worker.engines.base import StoredDocument
 
 MOST_SEARCHED: Final = 1_000
@@ -21,6 +25,8 @@ _NEAREST: Final = (4, 50, MOST_SEARCHED)
 _OPENING_CHARACTERS: Final = 300
 _TITLE_CHARACTERS: Final = 100
 _CUTS_SHORT: Final = "rerank"  # looks at 50 passages at most, however many are asked for
+
+_LOG = structlog.get_logger(__name__)
 
 
 class Seen(NamedTuple):
@@ -55,7 +61,7 @@ async def look_for(api: Api, patience: Patience, slug: str, stored: StoredDocume
         stored: the document; one of several parts is found if there are as many passages of it as parts.
         title: what it is called on the server, if that is known here.
     """
-    query = await _query(api, patience, stored, title)
+    query = await query_for(api, patience, stored, title)
     mark, parts = naming.chunk_source(stored.key), len(stored.locations)
     seen = Seen(Sight.UNKNOWN)
     for most in _NEAREST:
@@ -68,13 +74,31 @@ async def look_for(api: Api, patience: Patience, slug: str, stored: StoredDocume
         if len(own) >= parts:
             return seen._replace(sight=Sight.FOUND)
         if len(hits) < most:
-            workspace = await patience.call(api.workspace, slug)
-            cut_short = hits and workspace is not None and workspace.search_mode == _CUTS_SHORT
-            return seen if cut_short else seen._replace(sight=Sight.ABSENT)
+            cut_short = await is_cut_short(api, patience, slug, hits)
+            if not cut_short:
+                return seen._replace(sight=Sight.ABSENT)
+            break
+    note_not_seen(slug, stored)
     return seen
 
 
-async def _query(api: Api, patience: Patience, stored: StoredDocument, title: str | None) -> str:
+def note_not_seen(slug: str, stored: StoredDocument) -> None:
+    """Say that a document is taken for searchable because it is listed.
+
+    Rows lose their vectors only in a workspace without any, and here are more than can be looked at.
+    """
+    _LOG.info("engine.not_seen", workspace=slug, location=stored.locations[0], searched=MOST_SEARCHED)
+
+
+async def is_cut_short(api: Api, patience: Patience, slug: str, hits: Sequence[Hit]) -> bool:
+    """Return whether the workspace tells fewer passages than were asked for, though it holds more."""
+    if not hits:
+        return False
+    workspace = await patience.call(api.workspace, slug)
+    return workspace is not None and workspace.search_mode == _CUTS_SHORT
+
+
+async def query_for(api: Api, patience: Patience, stored: StoredDocument, title: str | None) -> str:
     """Return what is most like the document's first passage, and least like another's that begins as it does."""
     opening = stored.opening.strip()
     if not opening and title is None:

@@ -41,7 +41,7 @@ class Orphans:
             seen: what the search showed.
             rows: what stands in the workspace.
         """
-        strangers = seen.others - _standing(rows) - {stored.key} if seen.others else frozenset()
+        strangers = seen.others - standing(rows) - {stored.key} if seen.others else frozenset()
         of: str | None = None
         if strangers and await self._are_strangers(slug, stored, title, strangers):
             of = min(strangers)
@@ -58,7 +58,7 @@ class Orphans:
         await asyncio.sleep(self._settle_seconds)
         again = await look_for(self._api, self._patience, slug, stored, title)
         rows = await self._patience.call(self._api.rows, slug)
-        return bool(again.others.intersection(strangers) - _standing(rows))
+        return bool(again.others.intersection(strangers) - standing(rows))
 
     async def _is_doubled(self, slug: str, stored: StoredDocument, title: str | None) -> bool:
         """Take the document out, and return whether it is found still; put it back in any case."""
@@ -73,5 +73,6 @@ class Orphans:
         return again.sight is Sight.FOUND
 
 
-def _standing(rows: Rows) -> set[str]:
+def standing(rows: Rows) -> set[str]:
+    """Return the keys of the jobs' documents among these rows."""
     return {key for location in rows if (key := naming.key_of(location)) is not None}

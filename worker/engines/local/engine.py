@@ -69,6 +69,7 @@ class LocalEngine:
     """
 
     name = ENGINE
+    embeds_in_groups = False
 
     def __init__(
         self,
