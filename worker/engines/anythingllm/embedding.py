@@ -142,6 +142,18 @@ class Embedding:
             f"{title or _A_DOCUMENT}: AnythingLLM gave it no vectors, {_ROUNDS} times: look at its server's log",
         )
 
+    async def renew(self, slug: str, stored: StoredDocument, title: str | None, *, tries: int = 1) -> bool:
+        """Take a document out and put it in again; return whether it is found by its own words then.
+
+        If it is, it was not there before; if not, so much else fits as well that no search can tell.
+        """
+        for _ in range(tries):
+            await self.send(slug, stored.locations, anew=True)
+            if (await look_for(self._api, self._patience, slug, stored, title)).sight is Sight.FOUND:
+                _LOG.warning("engine.renewed", workspace=slug, location=stored.locations[0])
+                return True
+        return False
+
     async def leave_one(self, slug: str, locations: Sequence[str], rows: Rows) -> Rows:
         """Remove second rows of these documents; return what stands in the workspace then."""
         return await self._removing.leave_one(slug, locations, rows)

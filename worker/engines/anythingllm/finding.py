@@ -36,11 +36,13 @@ class Seen(NamedTuple):
         sight: of the document that was looked for.
         is_doubled: passages of it came twice: perhaps it was embedded twice, perhaps it says something twice.
         others: keys of other documents whose passages came.
+        is_cut_short: the workspace shows fewer passages than it was asked for, so most cannot be found at all.
     """
 
     sight: "Sight"
     is_doubled: bool = False
     others: frozenset[str] = frozenset()
+    is_cut_short: bool = False
 
 
 class Sight(StrEnum):
@@ -77,6 +79,7 @@ async def look_for(api: Api, patience: Patience, slug: str, stored: StoredDocume
             cut_short = await is_cut_short(api, patience, slug, hits)
             if not cut_short:
                 return seen._replace(sight=Sight.ABSENT)
+            seen = seen._replace(is_cut_short=True)
             break
     note_not_seen(slug, stored)
     return seen

@@ -11,7 +11,7 @@ found to be missing, every document is looked for by itself, and those that were
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeVar
@@ -32,13 +32,14 @@ from worker.engines.anythingllm.gathering import Gathering
 from worker.engines.anythingllm.orphans import Orphans, standing
 from worker.engines.anythingllm.patience import Patience
 from worker.engines.anythingllm.replies import Hit
-from worker.engines.base import DocumentRejectedError, StoredDocument, unnoticed
+from worker.engines.base import StoredDocument, unnoticed
 
 _A_CALL: Final = 24
 _EMBED_SECONDS, _PROVE_SECONDS = 2.0, 30.0
 _LEAST_PROVED, _MOST_PROVED = 24, 400
 _PROVED_A_DOCUMENT: Final = 20  # a group is a twentieth of the workspace: so a search costs a document always the same
 _SAMPLES: Final = 2
+_TRIES: Final = 5
 _ACCEPTED: Final = 2_000
 
 R = TypeVar("R")
@@ -131,8 +132,10 @@ class Grouping:
         if not await place.embedding.ask(asked):
             return await self._alone(slug, asked.again())  # it was left out without a word
         seen = await place.proving.ask(asked)
-        if seen.sight is Sight.ABSENT:
-            return await self._alone(slug, asked.again())  # its row is there and its vectors are not
+        if seen.sight is Sight.ABSENT:  # its row is there and its vectors are not
+            async with self._guarding():
+                await self._embedding.renew(slug, asked.stored, asked.title, tries=_TRIES)
+            return await self._alone(slug, asked.again())
         if not (seen.others or seen.is_doubled):
             return False
         async with self._guarding():
@@ -204,7 +207,9 @@ class Grouping:
         if len(group) == 1:
             (asked,) = group
             seen = await look_for(self._api, self._patience, slug, asked.stored, asked.title)
-            if seen.sight is Sight.ABSENT:
+            if seen.sight is Sight.UNKNOWN and not seen.is_cut_short:
+                seen = await self._renewed(slug, asked, seen)
+            elif seen.sight is Sight.ABSENT:
                 await self._doubt(slug)
             return [self._suspicious(slug, asked, seen)]
         place = self._place(slug)
@@ -228,7 +233,8 @@ class Grouping:
                 left.clear()
             elif asked.mark in left:
                 note_not_seen(slug, asked.stored)
-                seen_of[left.pop(asked.mark).mark] = Seen(Sight.UNKNOWN)
+                seen_of[asked.mark] = await self._renewed(slug, asked, Seen(Sight.UNKNOWN))
+                del left[asked.mark]
             elif searches >= _SAMPLES and not place.is_doubted:
                 place.accepted.extend(left.values())
                 seen_of |= dict.fromkeys(left, Seen(Sight.UNKNOWN))
@@ -264,14 +270,25 @@ class Grouping:
         place.suspected = strangers
         return lasting
 
+    async def _renewed(self, slug: str, asked: Asked, seen: Seen) -> Seen:
+        """Put in anew what is not among the nearest to its own words; if that helps, others may be missing, too."""
+        is_doubted = self._place(slug).is_doubted
+        if await self._embedding.renew(slug, asked.stored, asked.title, tries=_TRIES if is_doubted else 1):
+            await self._doubt(slug)
+            return Seen(Sight.FOUND)
+        return seen
+
     async def _doubt(self, slug: str) -> None:
         """Look at what was taken for searchable here, now that a document was not."""
         place = self._place(slug)
         place.is_doubted = True
         while place.accepted:
             asked = place.accepted.popleft()
-            with suppress(DocumentRejectedError):  # somebody removed it since
-                await self._embedding.embed(slug, asked.stored, title=asked.title, is_new=False, on_embedded=unnoticed)
+            seen = await look_for(self._api, self._patience, slug, asked.stored, asked.title)
+            if seen.sight is not Sight.FOUND and not seen.is_cut_short:
+                rows = await self._patience.call(self._api.rows, slug)
+                if all(rows[location] for location in asked.stored.locations):  # nobody removed it since
+                    await self._embedding.renew(slug, asked.stored, asked.title, tries=_TRIES)
 
 
 def _keys(hits: Sequence[Hit]) -> set[str]:
