@@ -23,7 +23,7 @@ from repositories.embedded.programs import find_programs
 
 _DATABASE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 # Hides too much rather than too little: an URL from the environment may be malformed.
-_SECRETS = (re.compile(r"(://[^:/@]*:).*(@)"), re.compile(r"(password=)[^&]*()"))
+_PASSWORD = re.compile(r"(password=)[^&]*")
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,11 @@ class Servers:
 
 
 def _masked(url: str) -> str:
-    for secret in _SECRETS:
-        url = secret.sub(r"\1***\2", url)
-    return url
+    scheme, separator, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    user, colon, _ = login.partition(":")
+    shown = f"{scheme}{separator}{user}:***{at}{place}" if colon else url
+    return _PASSWORD.sub(r"\1***", shown)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """Every error text that was observed on AnythingLLM is sorted, and nothing secret or endless is repeated."""
 
+import io
+
 import pytest
 
 from worker.engines.anythingllm.errors import TABLE, TroubleError, judge
+from worker.engines.anythingllm.transport import Call, Upload, _in_our_words
 from worker.engines.base import (
     DocumentRejectedError,
     EngineError,
@@ -46,6 +49,8 @@ OBSERVED: list[tuple[str, int, str, type[Exception], str]] = [
     ("upload", 500, "", TroubleError, ""),  # its JSON was cut off
     ("chat", 500, "", TroubleError, ""),
     ("workspace/delete", 400, "Bad Request", WorkspaceUnknownError, "workspace_unknown"),
+    ("vector-search", 400, "Bad Request", WorkspaceUnknownError, "workspace_unknown"),
+    ("vector-search", 400, "Invalid request\\nquery cannot be empty", EngineRefusedError, "refused"),
     # any
     ("auth", 403, "No valid api key found.", EngineRefusedError, "key_refused"),
     (
@@ -130,3 +135,12 @@ def test_the_time_to_wait_is_handed_on() -> None:
 def test_what_nobody_knows_is_trouble_if_it_is_the_servers_and_a_refusal_if_it_is_ours() -> None:
     assert isinstance(judge("workspaces", 507, "Insufficient Storage", "the server"), TroubleError)
     assert isinstance(judge("workspaces", 418, "I'm a teapot", "the server"), EngineRefusedError)
+
+
+@pytest.mark.parametrize("path", ["", "/app/collector/hotdir/", "../hotdir/"])
+@pytest.mark.parametrize("around", ["{}", "ENOENT: no such file, open '{}'", "cannot read {} twice"])
+def test_the_name_that_a_server_knows_becomes_the_one_that_a_person_knows(path: str, around: str) -> None:
+    upload = Upload("0190-1-2.pdf", "application/pdf", io.BytesIO(), "{}")
+    call = Call("upload", "POST", "/document/upload", "Pump manual.pdf", 60.0, upload=upload)
+
+    assert _in_our_words(around.format(f"{path}{upload.name}"), call) == around.format("Pump manual.pdf")

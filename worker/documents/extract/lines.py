@@ -27,6 +27,7 @@ _EDGE = 2  # running headers stand in the first or last two lines of a page
 _TABLE_ROWS = 3  # shorter runs of short lines are no table
 _ROW_END = re.compile(r"(?<!\w)\d\S*(?:\s\S{1,6})?\Z")  # a number, or a number and its unit
 _LONGEST_RUNNING = 400  # characters
+_NUMBER_AT_END = re.compile(r"(?<!\W)\W*\b(?:page\b)?\W*#.*\Z", re.IGNORECASE)  # in the shape of a line
 
 
 @dataclass(slots=True)
@@ -230,7 +231,7 @@ def without_running_lines(pages: Sequence[Sequence[str]]) -> tuple[list[list[str
         for index, line in enumerate(page):
             at_edge = index < _EDGE or index >= len(page) - _EDGE
             if at_edge and (shape(line) in running or _PAGE_NUMBER.match(line[:_LONGEST_RUNNING])):
-                words = re.sub(r"\W*\b(?:page\b)?\W*#.*\Z", "", shape(line), flags=re.IGNORECASE)
+                words = _NUMBER_AT_END.sub("", shape(line))
                 first = first or (words if len(words.split()) > 1 else None)
             else:
                 body.append(line)

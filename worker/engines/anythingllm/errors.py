@@ -140,7 +140,7 @@ TABLE: Final = (
     # Workspaces
     Row((400,), "not a valid workspace", Verdict.WORKSPACE_UNKNOWN, calls=(CHAT,)),
     Row((400, 404), "", Verdict.WORKSPACE_UNKNOWN, calls=(EMBED, UPDATE, DELETE)),
-    Row((400,), "(?!.*(query|topn|message))", Verdict.WORKSPACE_UNKNOWN, calls=(SEARCH,)),
+    Row((400,), r"\A(?!(?s:.*?)(?:query|topn|message))", Verdict.WORKSPACE_UNKNOWN, calls=(SEARCH,)),
     # The collector and the embedder
     Row((404, 500), "", Verdict.UNAVAILABLE, "", "AnythingLLM's collector is down: start it again", (COLLECTOR,)),
     Row((400, 500), "", Verdict.UNAVAILABLE, "", "AnythingLLM's embedder is down: {text}", (EMBEDDER,)),

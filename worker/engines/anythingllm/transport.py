@@ -215,7 +215,8 @@ def _in_our_words(said: str, call: Call) -> str:
     """What the server says of an upload's name, or of a path to it, said of the document that a person knows."""
     if call.upload is None:
         return said
-    return re.sub(rf"(?:[^\s'\"]{0, 500}/)?{re.escape(call.upload.name)}", lambda _: call.subject, said)
+    path = r"(?<![^\s'\"])[^\s'\"]{0,500}/"
+    return re.sub(rf"(?:{path})?{re.escape(call.upload.name)}", lambda _: call.subject, said)
 
 
 class _Reading(httpx.AsyncByteStream):

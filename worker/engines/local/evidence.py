@@ -248,7 +248,7 @@ def _look_for_values(question: str, terms: Sequence[Term], judged: Sequence[Sent
     asked = frozenset(token.form for token in tokens(question))
     heavy = max((term.weight for term in terms), default=0) / 4
     for sentence in judged:
-        given = [kind for kind in kinds if kind.given.search(_without(sentence.text, asked, kind))]
+        given = [kind for kind in kinds if kind.is_given(_without(sentence.text, asked, kind))]
         sentence.gives = any(kind.decides or not deciding for kind in given)
         sentence.trust *= 1 if sentence.gives else _NO_VALUE
         of_things = [

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 _NUMBER = (
-    r"(?:\d[\d.,]*|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred|thousand|half"
+    r"(?:\d[\d.,]{0,40}|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred|thousand|half"
     r"|first|second|third)"
 )
 _MONTH = (
@@ -27,14 +27,22 @@ class ValueKind:
     Attributes:
         name: for tests and logs.
         asked: found in a question, or a word of one, that asks for it.
-        given: found in a sentence that gives it.
+        given: found in a sentence that gives it, unless there is a ``unit``.
         decides: a sentence without it is held to be no answer; the looser kinds only speak for a sentence.
+        unit: stands behind or in front of what is given, in the same field of a row.
     """
 
     name: str
     asked: re.Pattern[str]
     given: re.Pattern[str]
     decides: bool
+    unit: re.Pattern[str] | None = None
+
+    def is_given(self, sentence: str) -> bool:
+        """Return whether the sentence gives a value of this kind."""
+        if self.unit is None:
+            return self.given.search(sentence) is not None
+        return any(_apart(self.given, self.unit, part) for part in sentence.split(";"))
 
 
 def _kind(name: str, *, asked: str, given: str, decides: bool = True) -> ValueKind:
@@ -48,9 +56,17 @@ def _kind(name: str, *, asked: str, given: str, decides: bool = True) -> ValueKi
 
 def _measure(name: str, *, asked: str, units: str, decides: bool = True) -> ValueKind:
     """A number with its unit behind it, or in front of it as in a table (``Length (m): 49.6``)."""
-    unit = rf"(?<![^\W\d_])(?:{units})(?![^\W_])"
-    given = rf"(?:{_NUMBER}[^;]*?{unit}|{unit}[^;]*?{_NUMBER})"
-    return ValueKind(name, re.compile(rf"\b(?:{asked})\b", re.IGNORECASE), re.compile(given, re.IGNORECASE), decides)
+    unit = re.compile(rf"(?<![^\W\d_])(?:{units})(?![^\W_])", re.IGNORECASE)
+    asks = re.compile(rf"\b(?:{asked})\b", re.IGNORECASE)
+    return ValueKind(name, asks, re.compile(_NUMBER, re.IGNORECASE), decides, unit)
+
+
+def _apart(one: re.Pattern[str], other: re.Pattern[str], text: str) -> bool:
+    """Whether both are in the text, and not in one place. A single pattern would look on from each number."""
+    ones, others = list(one.finditer(text)), list(other.finditer(text))
+    if not ones or not others:
+        return False
+    return ones[0].end() <= others[-1].start() or others[0].end() <= ones[-1].start()
 
 
 _KINDS = (
@@ -69,7 +85,7 @@ _KINDS = (
         asked=r"^when|(?:, |\band |\bor |\buntil |\bsince |\bfrom |\bby )when|what time"
         r"|(?:which|what) (?:day|date|month|year)|dates?|open|deadline",
         given=rf"{_MONTH}|{_WEEKDAY}|noon|midnight|daily|(?:19|20)\d\d|\d{{1,2}}[:.]\d\d|\d{{1,2}} ?[ap]\.?m"
-        rf"|{_NUMBER} (?:\w+ )?(?:{_SPAN})|before|after|until",
+        rf"|{_NUMBER} (?:\w{{1,40}} )?(?:{_SPAN})|before|after|until",
     ),
     _kind(
         "frequency",
@@ -97,13 +113,13 @@ _KINDS = (
     _measure("share", asked=r"per ?cent\w*|share|discounts?|humidity|content|concentration", units=r"%|per ?cent"),
     _measure("light", asked=r"bright\w*|illumin\w+", units=r"lux|lm|lumens?"),
     _measure("noise", asked=r"loud|noise level|sound level", units=r"dba?|decibels?"),
-    _kind("telephone", asked=r"phone|telephone|hotline", given=r"\+?\d[\d ()/-]{5,}\d"),
-    _kind("mail", asked=r"e-?mail|mail address", given=r"\S+@\S+"),
+    _kind("telephone", asked=r"phone|telephone|hotline", given=r"\+?\d[\d ()/-]{5,30}\d"),
+    _kind("mail", asked=r"e-?mail|mail address", given=r"[^\s@]{1,64}@[^\s@]{1,255}"),
     _kind("number", asked=r"how (?:many|much)|number of|quantity", given=_NUMBER, decides=False),
     _kind(
         "person",
         asked=r"who|whom|whose",
-        given=r"(?-i:[A-Z][\w'\u2019-]+ (?:[a-z]{2,3} )?[A-Z][\w'\u2019-]+)|manager|director|head"
+        given=r"(?-i:[A-Z][\w'\u2019-]{1,60} (?:[a-z]{2,3} )?[A-Z][\w'\u2019-]{1,60})|manager|director|head"
         r"|department|office|team|staff|everybody|everyone|nobody|owner|customer",
     ),
 )
