@@ -121,3 +121,15 @@ async def test_an_embedder_that_is_down_is_told_in_its_own_words(
     await server.control(embedder_down=True)
     with pytest.raises(EngineUnavailableError, match=r"embedder is down: .*Connection error"):
         await engine.embed(slug, late)
+
+
+async def test_a_server_that_answers_no_search_is_not_asked_why(
+    engine: AnythingLLMEngine, server: Server, slug: str
+) -> None:
+    stored = await engine.add_document(slug, document())
+    await engine.embed(slug, stored)
+    await server.control(faults={"drop_before": {"routes": ["vector-search"]}})
+    await server.reset_counters()
+    with pytest.raises(EngineUnavailableError, match="vector-search"):
+        await engine.embed(slug, stored)
+    assert "chat" not in (await server.counters()).requests

@@ -72,7 +72,7 @@ def _bad(number: int) -> File:
         case 4:
             return File(f"bad/{number}-picture.png", PNG + b"%d" % number, "unsupported_type")
         case _:
-            return File(f"bad/{number}-old.rtf", b"{\\rtf1 old format %d}" % number, "unsupported_type")
+            return File(f"bad/{number}-blank.rtf", b"{\\rtf1 {\\*\\generator w %d;}}" % number, "no_text")
 
 
 def pack(files: list[File]) -> dict[str, bytes]:

@@ -28,7 +28,7 @@ async def search(api: Api, patience: Patience, slug: str, query: str, most: int)
     try:
         return await patience.call(api.search, slug, query, most)
     except EngineUnavailableError as error:
-        raise await _cause(api, slug) or error from error
+        raise await _cause(api, slug, error) or error from error
 
 
 async def check_embedding(api: Api, patience: Patience, slug: str) -> None:
@@ -41,15 +41,18 @@ async def check_embedding(api: Api, patience: Patience, slug: str) -> None:
     try:
         await patience.call(api.check_embedder)
     except EngineUnavailableError as error:
-        raise await _cause(api, slug) or error from error
+        raise await _cause(api, slug, error) or error from error
     await search(api, patience, slug, _PROBE, 1)
 
 
-async def _cause(api: Api, slug: str) -> EngineError | None:
+async def _cause(api: Api, slug: str, error: EngineUnavailableError) -> EngineError | None:
+    lost = error.__cause__
+    if isinstance(lost, TroubleError) and not lost.was_told:
+        return None  # no answer came, and to a question there would be none for as long as an answer may take
     try:
         await api.chat(slug, _PROBE, f"probe-{uuid4()}")
-    except (EngineUnavailableError, EngineRefusedError) as error:
-        return error
+    except (EngineUnavailableError, EngineRefusedError) as told:
+        return told
     except (EngineError, TroubleError):
         return None  # nothing that it would know better
     return None
