@@ -17,7 +17,8 @@ from repositories.schemas import JobError
 from worker.document_settings import DocumentSettings
 from worker.documents.archives.kinds import kind_by_name
 from worker.engines.base import DocumentMetadata
-from worker.payloads import LONGEST_PATH, StoredFile, problem_of_length
+from worker.lengths import LONGEST_PATH, problem_of_path
+from worker.payloads import StoredFile
 from worker.sources import Globs
 from worker.storage import Storage, TooLargeError
 
@@ -177,7 +178,7 @@ def invalid_name(name: str) -> JobError | None:
     """Say why a file cannot be recorded under this name (code ``invalid_name``); ``None`` if it can."""
     if not name:
         problem = "is empty"
-    elif (too_long := problem_of_length(name)) is not None:
+    elif (too_long := problem_of_path(name)) is not None:
         problem = too_long
     elif "\0" in name or _without_surrogates(name) != name:
         problem = "holds a NUL, or what is no UTF-8"

@@ -6,29 +6,21 @@ A newer worker reads what an older client wrote: fields are only ever added, wit
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from repositories.schemas import MAX_ITEMS, JobError, ShortText, Storable
 from worker.engines.base import DocumentMetadata, WorkspaceSettings
+from worker.lengths import checked_url
 from worker.questions.question_set import Question
 
 LONGEST_NAME = 4_096
 """Of a file or document that an older client wrote, folders included, in characters."""
 
-LONGEST_PATH = 1_024
-"""Of a file or document that is taken, folders included, in characters."""
+LONGEST_OBJECT_URL = 4_096
+"""Of an object that was found below a prefix: signs of its name may take three characters each."""
 
-LONGEST_PART = 255
-"""Of each part of such a path, in bytes of UTF-8: what file systems and engines take."""
-
-
-def problem_of_length(path: str) -> str | None:
-    """Say in what a path is too long to be taken; ``None`` if it is not."""
-    if len(path) > LONGEST_PATH:
-        return f"has {len(path):,} characters, of which {LONGEST_PATH:,} are taken"
-    if any(len(part.encode("utf-8", "replace")) > LONGEST_PART for part in path.split("/")):
-        return f"has a part of more than {LONGEST_PART} bytes"
-    return None
+Url = Annotated[str, Field(min_length=1), AfterValidator(checked_url), Storable]
+"""Of what a person names."""
 
 
 class StoredFile(BaseModel):
@@ -62,7 +54,7 @@ class LinkSource(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    url: Annotated[str, Field(min_length=1, max_length=4_096), Storable]
+    url: Url
 
 
 class ObjectSource(BaseModel):
@@ -75,7 +67,7 @@ class ObjectSource(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    url: Annotated[str, Field(min_length=1, max_length=4_096), Storable]
+    url: Url
     include: tuple[str, ...] = Field(default=(), max_length=100)
     exclude: tuple[str, ...] = Field(default=(), max_length=100)
 
@@ -85,7 +77,7 @@ class ObjectVersion(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    url: Annotated[str, Field(min_length=1, max_length=4_096)]
+    url: Annotated[str, Field(min_length=1, max_length=LONGEST_OBJECT_URL)]
     size: int = Field(ge=0)
     etag: str | None = None
     modified: AwareDatetime

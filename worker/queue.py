@@ -89,10 +89,13 @@ def deserialize(message: bytes) -> dict[str, Any]:
     """Read a message; anything that is not a JSON object of ARQ's form is an error, which ARQ logs and drops.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: it is not JSON, or nested deeper than Python reads.
         TypeError: it is not such an object; beyond this ARQ's worker believes what it says, and would end.
     """
-    loaded = json.loads(message)
+    try:
+        loaded = json.loads(message)
+    except RecursionError:
+        raise ValueError("an ARQ message is not nested so deeply") from None
     if not isinstance(loaded, dict):
         raise TypeError("an ARQ message is a JSON object")
     for name, kinds in _FORM.items():

@@ -200,7 +200,7 @@ async def test_a_field_out_of_its_range_enqueues_nothing(client: JobClient, queu
         ({"files": FILES * (MAX_ITEMS + 1)}, "files"),
         ({"source": "s" * 256}, "source"),
         ({"sync": True}, "sync needs a source"),
-        ({"links": ["https://example.org/" + "a" * 4_096]}, "url"),
+        ({"links": ["https://example.org/" + "a" * 2_048]}, "example.org/a+… has 2,068 characters"),
         ({"objects": [ObjectSource(url="s3://inbox/")] * 1_001}, "objects"),
         ({"priority": 10}, "priority"),
     ],

@@ -341,6 +341,26 @@ async def test_objects_below_an_allowed_prefix_are_read_and_others_are_refused(
     assert sorted(engine.added) == ["a.txt", "deep/b.md", "pack.zip/d.txt"]
 
 
+async def test_an_object_whose_name_or_url_is_too_long_fails_alone_and_is_named(
+    client: JobClient, runtime: Runtime, tmp_path: Path
+) -> None:
+    inbox = tmp_path / "inbox"
+    for name in ("a.txt", "/".join(["n" * 200] * 6), "/".join(["é" * 120] * 8)):  # as URLs their signs take six each
+        (inbox / name).parent.mkdir(parents=True, exist_ok=True)
+        (inbox / name).write_text("text")
+    runtime.sources = replace(runtime.sources, objects=ObjectSources([f"{inbox.as_uri()}/"]))
+
+    job = await client.upload_documents("handbook", objects=[ObjectSource(url=f"{inbox.as_uri()}/")])
+    items = await by_name(client, (await ran(client, runtime, job)).id)
+
+    assert {name[:1]: item.error_code for name, item in items.items()} == {
+        "a": None,
+        "n": "invalid_name",
+        "é": "invalid_name",
+    }
+    assert all(name[:50] in str(item.error) for name, item in items.items() if item.error)
+
+
 async def test_streams_go_to_storage_without_being_held_and_a_stream_that_is_too_long_fails_alone(
     client: JobClient, runtime: Runtime
 ) -> None:

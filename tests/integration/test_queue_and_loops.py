@@ -47,7 +47,7 @@ async def test_a_message_is_json_and_names_the_job_and_nothing_else(
     assert [*as_arq_sees_it.args] == [str(job.id)]
 
 
-@pytest.mark.parametrize("message", [b"\x80\x04K\x01.", b"not json", b"[1]", b"null"])
+@pytest.mark.parametrize("message", [b"\x80\x04K\x01.", b"not json", b"[1]", b"null", b"[" * 100_000])
 def test_a_message_that_is_no_json_object_is_refused(message: bytes) -> None:
     with pytest.raises((ValueError, TypeError)):
         deserialize(message)

@@ -51,6 +51,9 @@ BODIES: dict[str, bytes] = {
     "an empty object": b"{}",
     "no UTF-8": b'{"f": "\xff"}',
     "nested too deep": b"[" * 20_000 + b"]" * 20_000,
+    "nested as deep as Redis reads": json.dumps(MESSAGE | {"a": "deep"})
+    .replace('"deep"', "[" * 990 + "]" * 990)
+    .encode(),
     "a function that is a list": json.dumps(MESSAGE | {"f": ["noop"]}).encode(),
     "an unknown function": json.dumps(MESSAGE | {"f": "rm"}).encode(),
     "arguments that are text": json.dumps(MESSAGE | {"a": "abc"}).encode(),

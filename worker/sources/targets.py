@@ -8,9 +8,9 @@ import re
 
 import httpx
 
+from worker.lengths import LONGEST_URL
 from worker.sources.errors import SourceError, shown
 
-_LONGEST_URL = 2_048
 _PORTS = {"http": 80, "https": 443}
 _FIRST_FREE_PORT = 1024
 # As inet_aton reads them: 2130706433, 0x7f.1, 0177.0.0.1, 127.1. The plain form has four decimal parts without zeros.
@@ -24,8 +24,8 @@ def target(link: str) -> httpx.URL:
     Raises:
         SourceError: ``link_invalid`` if it is no URL, ``link_forbidden`` if it is one that must not be followed.
     """
-    if len(link) > _LONGEST_URL:
-        raise SourceError("link_invalid", f"{shown(link)} is longer than {_LONGEST_URL:,} characters: shorten it")
+    if len(link) > LONGEST_URL:
+        raise SourceError("link_invalid", f"{shown(link)} is longer than {LONGEST_URL:,} characters: shorten it")
     if any(not character.isprintable() or character.isspace() for character in link):
         raise SourceError("link_invalid", "the link holds spaces or control characters: encode them as %20 and so on")
     try:

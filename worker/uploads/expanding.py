@@ -15,8 +15,9 @@ from worker.documents.archives import Archive, ArchiveBounds, ArchiveError
 from worker.documents.archives.errors import without_files
 from worker.documents.archives.kinds import HEAD_BYTES, is_archive, kind_by_name
 from worker.errors import JobFailedError
-from worker.payloads import LONGEST_NAME, DocumentItem, DocumentUploadPayload, ObjectVersion
-from worker.sources import GlobsError, SourceError
+from worker.lengths import LONGEST_PATH, problem_of_path
+from worker.payloads import LONGEST_OBJECT_URL, DocumentItem, DocumentUploadPayload, ObjectVersion
+from worker.sources import GlobsError, ObjectEntry, SourceError
 from worker.sources.errors import shown
 from worker.sources.names import mark_of_link, name_of_link
 from worker.storage import StoredBytesMissingError, TooLargeError
@@ -68,8 +69,7 @@ async def _named(
     for source in payload.objects:
         try:
             async for entry in sources.objects.expand(source.url, source.include, source.exclude):
-                version = ObjectVersion(url=entry.url, size=entry.size, etag=entry.etag, modified=entry.modified)
-                yield DocumentItem(name=entry.name[:LONGEST_NAME], object=version)
+                yield _object(entry)
         except SourceError as error:
             yield DocumentItem(name=shown(source.url), error=error.lasting(is_last_attempt=is_last_attempt))
         except GlobsError as error:
@@ -78,6 +78,17 @@ async def _named(
         yield await _link(link.url, sources, is_last_attempt=is_last_attempt)
     for item in payload.items:
         yield item if item.link is None else await _link(item.link, sources, is_last_attempt=is_last_attempt)
+
+
+def _object(entry: ObjectEntry) -> DocumentItem:
+    problem = problem_of_path(entry.name)
+    if problem is None and len(entry.url) > LONGEST_OBJECT_URL:
+        problem = f"has a URL of {len(entry.url):,} characters, of which {LONGEST_OBJECT_URL:,} are taken"
+    if problem is not None:
+        message = f"the name {entry.name[:100]!r} {problem}: give the object another one"
+        return DocumentItem(name=entry.name[:LONGEST_PATH], error=JobError(code="invalid_name", message=message))
+    version = ObjectVersion(url=entry.url, size=entry.size, etag=entry.etag, modified=entry.modified)
+    return DocumentItem(name=entry.name, object=version)
 
 
 async def _link(link: str, sources: Sources, *, is_last_attempt: bool) -> DocumentItem:

@@ -4,9 +4,7 @@ import unicodedata
 from pathlib import PurePosixPath
 
 from repositories.schemas import JobError
-
-LONGEST_NAME = 1_000
-"""Characters of an entry's whole name; the names of refused ones are cut to it."""
+from worker.lengths import LONGEST_PATH, problem_of_path
 
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 _SHOWN = 60
@@ -49,8 +47,8 @@ class NamesSeen:
             path: inside its archive, as :func:`inner_path` gives it.
             full: the archive's name and ``path``.
         """
-        if len(full) > LONGEST_NAME:
-            message = f"the archive holds a name of {len(full):,} characters: {full[:_SHOWN]}…; shorten it"
+        if (too_long := problem_of_path(full)) is not None:
+            message = f"the archive holds a name that {too_long}: {full[:_SHOWN]}…; shorten it"
             return JobError(code="name_too_long", message=message)
         drive = path[1:2] == ":"
         if not path or path.startswith("/") or ".." in path.split("/") or drive or "\0" in path:
@@ -69,4 +67,4 @@ class NamesSeen:
 
 def shown(full: str) -> str:
     """Return a refused entry's name as the record may hold it: short, and without NULs."""
-    return full.replace("\0", "\ufffd")[:LONGEST_NAME]
+    return full.replace("\0", "\ufffd")[:LONGEST_PATH]
