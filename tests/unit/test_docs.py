@@ -79,6 +79,18 @@ def test_every_code_in_the_table_of_errors_can_come() -> None:
     assert {code for code in table if f'"{code}"' not in source} == set()
 
 
+def test_every_test_that_the_docs_name_exists() -> None:
+    tests = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    named = {name for page in (ROOT / "docs").glob("*.md") for name in re.findall(r"`(test_\w+)`", page.read_text())}
+
+    assert named - tests == set()
+    assert len(named) > 30
+
+
 def test_the_bounds_of_archives_are_told_with_their_defaults() -> None:
     rows = re.findall(r"(?m)^\| `(MAX_\w+)`.*? \| ([\d,]+) ?(\w*)", (ROOT / "docs" / "documents.md").read_text())
     units = {"GiB": 1024**3, "MiB": 1024**2}
