@@ -8,6 +8,7 @@ vectors only when the workspace's table is made a second time, and then the grou
 found to be missing, every document is looked for by itself, and those that were taken for searchable are looked at.
 """
 
+import asyncio
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ from worker.engines.anythingllm.gathering import Gathering
 from worker.engines.anythingllm.orphans import Orphans, standing
 from worker.engines.anythingllm.patience import Patience
 from worker.engines.anythingllm.replies import Hit
-from worker.engines.base import StoredDocument, unnoticed
+from worker.engines.base import EngineUnavailableError, StoredDocument, unnoticed
 
 _A_CALL: Final = 24
 _EMBED_SECONDS, _PROVE_SECONDS = 2.0, 30.0
@@ -40,6 +41,7 @@ _LEAST_PROVED, _MOST_PROVED = 24, 400
 _PROVED_A_DOCUMENT: Final = 20  # a group is a twentieth of the workspace: so a search costs a document always the same
 _SAMPLES: Final = 2
 _TRIES: Final = 5
+_LOOKED_FOR_AT_ONCE: Final = 8
 _ACCEPTED: Final = 2_000
 
 R = TypeVar("R")
@@ -109,6 +111,7 @@ class Grouping:
     ) -> None:
         self._api, self._patience, self._embedding, self._orphans = api, patience, embedding, orphans
         self._guarding, self._calls = guarding, calls
+        self._few = asyncio.Semaphore(_LOOKED_FOR_AT_ONCE)
         self._places: dict[str, _Place] = {}
         self._chance = random.Random()  # noqa: S311 - which document is looked for is no secret
 
@@ -128,18 +131,40 @@ class Grouping:
         """Make a document searchable; return whether vectors of nobody were seen meanwhile; see the protocol."""
         if not await self._embedding.is_ready(slug):
             return await self._alone(slug, asked)
+        try:
+            return await self._with_others(slug, asked)
+        except EngineUnavailableError as error:
+            if error.retry_after is not None:
+                raise
+        return await self._alone(slug, asked.again())  # what one call could not do for all, each may do
+
+    async def _with_others(self, slug: str, asked: Asked) -> bool:
         place = self._place(slug)
         if not await place.embedding.ask(asked):
             return await self._alone(slug, asked.again())  # it was left out without a word
+        if place.is_doubted:
+            return await self._doubted(slug, asked)
         seen = await place.proving.ask(asked)
-        if seen.sight is Sight.ABSENT:  # its row is there and its vectors are not
-            async with self._guarding():
-                await self._embedding.renew(slug, asked.stored, asked.title, tries=_TRIES)
-            return await self._alone(slug, asked.again())
+        if seen.sight is Sight.ABSENT:
+            return await self._doubted(slug, asked)
         if not (seen.others or seen.is_doubled):
             return False
         async with self._guarding():
             return await self._orphans.are_proved(slug, asked.stored, asked.title, seen, place.rows)
+
+    async def _doubted(self, slug: str, asked: Asked) -> bool:
+        """Look for a document by itself, and put it in anew until it is found, or nothing can tell."""
+        async with self._few, self._guarding():
+            seen = await look_for(self._api, self._patience, slug, asked.stored, asked.title)
+            if seen.sight is Sight.FOUND or seen.is_cut_short:
+                seen = self._suspicious(slug, asked, seen)
+                return await self._orphans.are_proved(slug, asked.stored, asked.title, seen, self._place(slug).rows)
+            if await self._embedding.renew(slug, asked.stored, asked.title, tries=_TRIES):
+                return False
+        if seen.sight is Sight.UNKNOWN:
+            note_not_seen(slug, asked.stored)
+            return False
+        return await self._alone(slug, asked.again())
 
     async def _alone(self, slug: str, asked: Asked) -> bool:
         async with self._guarding():
@@ -282,8 +307,13 @@ class Grouping:
         """Look at what was taken for searchable here, now that a document was not."""
         place = self._place(slug)
         place.is_doubted = True
-        while place.accepted:
-            asked = place.accepted.popleft()
+        accepted, place.accepted = list(place.accepted), deque(maxlen=_ACCEPTED)
+        async with asyncio.TaskGroup() as group:
+            for asked in accepted:
+                group.create_task(self._look_again(slug, asked))
+
+    async def _look_again(self, slug: str, asked: Asked) -> None:
+        async with self._few:
             seen = await look_for(self._api, self._patience, slug, asked.stored, asked.title)
             if seen.sight is not Sight.FOUND and not seen.is_cut_short:
                 rows = await self._patience.call(self._api.rows, slug)
