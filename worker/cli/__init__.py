@@ -11,11 +11,13 @@ from typing import Annotated
 import typer
 
 from worker.cli import ask, database, demo, jobs, queues, run, show_settings, upload, workers, workspaces
+from worker.cli.careful import CarefulGroup, show_traceback
 from worker.cli.context import out, reported
 from worker.cli.exits import EPILOG
 
 app = typer.Typer(
     name="worker",
+    cls=CarefulGroup,
     help="Background jobs for AnythingLLM: upload documents, ask question sets, follow and repair jobs.",
     epilog=EPILOG,
     no_args_is_help=True,
@@ -57,5 +59,9 @@ app.command("settings")(show_settings.show_settings)
 
 def main() -> None:
     """Run the command line."""
-    with reported(debug="--debug" in sys.argv[1:]):
-        app()
+    try:
+        with reported(debug="--debug" in sys.argv[1:]):
+            app()
+    except Exception:
+        sys.excepthook = show_traceback  # typer put one of its own there
+        raise

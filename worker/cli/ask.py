@@ -47,7 +47,7 @@ def read_questions(file: Path) -> QuestionSet:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise SettingsError(f"{file} cannot be read: {error.strerror}") from None
+        raise SettingsError(f"{one_line(str(file))} cannot be read: {error.strerror}") from None
     questions = read_question_set(content, file.name)
     for warning in questions.warnings:
         err.print(f"{one_line(file.name)}: {one_line(str(warning))}", style="yellow", highlight=False)

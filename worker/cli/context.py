@@ -30,8 +30,11 @@ from worker.settings import Settings, SettingsError, load_settings
 from worker.sources import GlobsError
 from worker.storage import StorageUnavailableError
 from worker.telemetry import configure_logging
+from worker.visible import one_line
 
 T = TypeVar("T")
+
+_OF_SEVERAL_LINES = (SettingsError, EmbeddedServersError)  # a line for each setting; the end of a log
 
 _PIPED_WIDTH = 240  # a table that goes to a file or a pipe is not squeezed into 80 columns
 
@@ -76,25 +79,52 @@ def reported(debug: bool) -> Iterator[None]:  # noqa: FBT001 - the value of --de
         if debug:
             raise
         status = next(code for kind, code in _STATUS_OF_ERROR.items() if isinstance(error, kind))
-        fail(str(error), status)
+        fail(str(error), status, lines=isinstance(error, _OF_SEVERAL_LINES))
 
 
-def fail(message: str, status: Exit) -> None:
+def fail(message: str, status: Exit, *, lines: bool = False) -> None:
     """Say what is wrong on stderr, and end with ``status``.
+
+    Args:
+        message: what is wrong; the names in it may be anything.
+        status: what it ends with.
+        lines: line breaks in the message are ours, and stay.
 
     Raises:
         SystemExit: always.
     """
-    err.print(f"worker: {mask(message)}", style="red", markup=False, highlight=False)
+    shown = mask(message)
+    err.print(f"worker: {shown if lines else one_line(shown)}", style="red", markup=False, highlight=False)
     raise SystemExit(status)
+
+
+def note(text: str, style: str = "dim") -> None:
+    """Say something in passing on stderr, on one line whatever names are in it."""
+    err.print(one_line(mask(text)), style=style, highlight=False)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine; Ctrl-C ends it, whatever a library does with the cancellation."""
     try:
-        return asyncio.run(_interruptible(work))
+        return asyncio.run(_interruptible(_ending(work)))
+    except _EndedError as ended:
+        raise SystemExit(ended.status) from None
     except asyncio.CancelledError:  # only Ctrl-C cancels a command; a library may cancel it once more for that
         raise KeyboardInterrupt from None
+
+
+class _EndedError(Exception):
+    def __init__(self, status: Any) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+async def _ending(work: Coroutine[Any, Any, T]) -> T:
+    """As ``work``; a ``SystemExit`` in a task would leave the loop at once, and asyncio would report the task later."""
+    try:
+        return await work
+    except SystemExit as ended:
+        raise _EndedError(ended.code) from None
 
 
 async def _interruptible(work: Coroutine[Any, Any, T]) -> T:

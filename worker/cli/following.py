@@ -10,9 +10,8 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from worker.cli.context import UNAVAILABLE, err
+from worker.cli.context import UNAVAILABLE, note
 from worker.files import NoFilesError
-from worker.masking import mask
 
 _REST_MS = 1_000  # a file that is being written changes many times
 _LOOK_MS = 250  # also how long it takes until the first upload begins
@@ -45,16 +44,15 @@ async def follow_folder(paths: Sequence[Path], upload: Callable[[set[Path] | Non
         try:
             await upload(changed)
         except NoFilesError as error:  # there is none (left): one may come
-            err.print(f"worker upload: {error}", style="yellow", highlight=False)
+            note(f"worker upload: {error}", "yellow")
         except UNAVAILABLE as error:
-            what = f"{mask(str(error))}; trying again in {_AGAIN_SECONDS:.0f} s"
-            err.print(f"worker upload: {what}", style="yellow", highlight=False)
+            note(f"worker upload: {error}; trying again in {_AGAIN_SECONDS:.0f} s", "yellow")
             not_before = time.monotonic() + _AGAIN_SECONDS
             continue
         changed = set()
         if not told:
             told = True
-            err.print(f"following {', '.join(map(str, paths))}; Ctrl-C ends it", style="dim", highlight=False)
+            note(f"following {', '.join(map(str, paths))}; Ctrl-C ends it")
 
 
 def _absolute(paths: Sequence[Path]) -> list[Path]:

@@ -14,7 +14,7 @@ from repositories.models import Job
 from repositories.queue_names import DEFAULT_QUEUE
 from repositories.states import JobStatus
 from worker.cli.console import Rows
-from worker.cli.context import connected, err, exit_with, out, run
+from worker.cli.context import connected, err, exit_with, note, out, run
 from worker.cli.exits import Exit
 from worker.cli.following import follow_folder
 from worker.client import JobClient
@@ -143,7 +143,7 @@ class _Where:
             named = ", ".join(map(str, new[:_MOST_LINKS])) + (", …" if len(new) > _MOST_LINKS else "")
             what = "symbolic link is" if len(new) == 1 else "symbolic links are"
             removed = "; a sync removes what was uploaded through them" if self._sync else ""
-            err.print(f"{len(new)} {what} left out ({named}){removed}: --follow-symlinks reads them", style="yellow")
+            note(f"{len(new)} {what} left out ({named}){removed}: --follow-symlinks reads them", "yellow")
 
 
 def _label(paths: list[Path], include: list[str], exclude: list[str]) -> str:
@@ -167,7 +167,7 @@ async def _upload(workspace: str, where: _Where, fields: dict[str, Any], *, wait
             return Exit.OK
         if not as_json:
             named = len(files) + len(fields["links"]) + len(fields["objects"])
-            err.print(f"{named} sources for {workspace!r}, job {job.id}", style="dim", highlight=False)
+            note(f"{named} sources for {workspace!r}, job {job.id}")
         return await _follow(client, job, as_json=as_json)
 
 
