@@ -113,11 +113,11 @@ async def test_once_a_document_was_missing_every_one_is_looked_for_and_those_bef
     engine: AnythingLLMEngine, server: Server, look: Look, slug: str
 ) -> None:
     before = await _all_stored(engine, slug, 20)
-    await server.control(faults={FaultKind.EMBED_ROW_WITHOUT_VECTORS: Fault(rate=0.3)})
+    await server.control(faults={FaultKind.EMBED_ROW_WITHOUT_VECTORS: Fault(rate=0.3, most=6)})
     before += await _all_stored(engine, slug, 20)  # some are taken for searchable, unless one of them is looked for
     await server.control(faults={FaultKind.EMBED_ROW_WITHOUT_VECTORS: Fault(most=1)})
     before.append(await _stored(engine, slug, uuid4(), 0))
-    await server.control(faults={FaultKind.EMBED_ROW_WITHOUT_VECTORS: Fault(rate=0.3)})
+    await server.control(faults={FaultKind.EMBED_ROW_WITHOUT_VECTORS: Fault(rate=0.3, most=6)})
 
     after = await _all_stored(engine, slug, 20)
 

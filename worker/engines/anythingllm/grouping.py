@@ -297,10 +297,11 @@ class Grouping:
 
     async def _renewed(self, slug: str, asked: Asked, seen: Seen) -> Seen:
         """Put in anew what is not among the nearest to its own words; if that helps, others may be missing, too."""
-        is_doubted = self._place(slug).is_doubted
-        if await self._embedding.renew(slug, asked.stored, asked.title, tries=_TRIES if is_doubted else 1):
+        place = self._place(slug)
+        if await self._embedding.renew(slug, asked.stored, asked.title, tries=_TRIES if place.is_doubted else 1):
             await self._doubt(slug)
             return Seen(Sight.FOUND)
+        place.accepted.append(asked)
         return seen
 
     async def _doubt(self, slug: str) -> None:
