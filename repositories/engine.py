@@ -56,6 +56,13 @@ def leads_to_pgbouncer(url: URL) -> bool:
     return mark == "true"
 
 
+def _login_in_front(url: URL) -> URL:
+    """The same URL with a user and password of its query where they are not shown: the query is, in every ``repr``."""
+    login = {"username": url.query.get("user"), "password": url.query.get("password")}
+    given = {name: value for name, value in login.items() if isinstance(value, str)}
+    return url.set(**given).difference_update_query(["user", "password"])  # type: ignore[arg-type]
+
+
 def make_engine(
     url: str,
     *,
@@ -78,7 +85,7 @@ def make_engine(
     Raises:
         ValueError: ``pgbouncer`` is neither ``true`` nor ``false``.
     """
-    given = make_url(url)
+    given = _login_in_front(make_url(url))
     pooled = leads_to_pgbouncer(given)
     session: dict[str, str] = {"application_name": name, "timezone": "UTC"}
     connect: dict[str, Any] = {"timeout": connect_timeout_seconds, "server_settings": session}

@@ -29,13 +29,15 @@ class FileSource(NamedTuple):
     """A file to upload: the name it shall have, and its bytes, where they are, or a stream that can be read once.
 
     ``metadata`` is what else is told of it; of an archive, of each document in it. ``follow`` says whether a symbolic
-    link at this path is read where it leads.
+    link at this path is read where it leads. ``place`` is where a file that must be none was found, without a link in
+    it: nothing else is opened.
     """
 
     name: str
     content: bytes | Path | AsyncIterator[bytes]
     metadata: DocumentMetadata | None = None
     follow: bool = True
+    place: Path | None = None
 
 
 class NoFilesError(ValueError):
@@ -51,10 +53,11 @@ class UnreadableFileError(Exception):
 
 
 class Found(NamedTuple):
-    """What is to be uploaded, and the symbolic links in folders that were left out."""
+    """What is to be uploaded, and the symbolic links in folders that were left out: to files, and to folders."""
 
     files: list[FileSource]
     links: list[Path]
+    folders: list[Path]
 
 
 def find_files(paths: Sequence[Path], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[FileSource]:
@@ -68,7 +71,8 @@ def look_for_files(
     """Return the files under ``paths``, sorted by name; folders are walked, hidden files and links to folders skipped.
 
     A symbolic link to a file is left out as well unless ``follow``: whoever may write into a folder must not be able to
-    make its uploader read what is outside. A path that is named directly is followed.
+    make its uploader read what is outside. A path that is named directly is followed. Links to folders that no pattern
+    excludes are returned, as they may have been meant.
 
     A file named directly keeps its base name; a file in a folder is named by its path inside that folder. Where
     two files would have the same name, the second is named by its whole path.
@@ -87,10 +91,11 @@ def look_for_files(
     found: dict[str, FileSource] = {}
     taken: set[Path] = set()
     links: list[Path] = []
+    folders: list[Path] = []
     for path in paths:
         if not path.exists():
             raise NoFilesError(f"{path} does not exist: check the spelling (the working folder is {Path.cwd()})")
-        for file in _walk(path) if path.is_dir() else [path]:
+        for file in _walk(path, folders) if path.is_dir() else [path]:
             name = readable(file.relative_to(path) if path.is_dir() else Path(file.name))
             if path.is_dir() and not globs.matches(name):
                 continue
@@ -103,20 +108,31 @@ def look_for_files(
             taken.add(place)
             if name in found:  # another file of this name, from another folder: say which
                 name = readable(place.relative_to(place.anchor))
-            found[name] = FileSource(name, file, follow=follow or not path.is_dir())
+            followed = follow or not path.is_dir()
+            found[name] = FileSource(name, file, follow=followed, place=None if followed else place)
     if not found:
         what = "no file that the patterns leave" if include or exclude else "no file"
         but = f" but {len(links)} symbolic links, which are not followed" if links else ""
         raise NoFilesError(f"there is {what} in {', '.join(map(str, paths))}{but}: nothing to upload")
-    return Found([found[name] for name in sorted(found)], links)
+    excluded = Globs((), exclude)
+    folders = [link for link in folders if excluded.matches(_below(link, paths))]
+    return Found([found[name] for name in sorted(found)], links, folders)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _below(path: Path, above: Sequence[Path]) -> str:
+    """The path inside the folder that was named; patterns speak of that."""
+    return readable(next(path.relative_to(folder) for folder in above if path.is_relative_to(folder)))
+
+
+def _walk(folder: Path, links: list[Path]) -> Iterator[Path]:
+    """The files below a folder; ``links`` gets the symbolic links to folders, which are not walked."""
+
     def refuse(error: OSError) -> None:
         raise NoFilesError(f"{error.filename} cannot be read: {error.strerror}; check its permissions")
 
     for current, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        links += [path for name in folders if (path := Path(current, name)).is_symlink()]
         for name in sorted(names):
             path = Path(current, name)
             if not name.startswith(".") and not path.is_dir():
@@ -159,7 +175,9 @@ async def _stored(source: FileSource, storage: Storage, most: int) -> StoredFile
         return StoredFile(name=readable_name(source.name), error=error)
     try:
         if isinstance(source.content, Path):
-            with await asyncio.to_thread(open_file, source.name, source.content, follow=source.follow) as file:
+            with await asyncio.to_thread(
+                open_file, source.name, source.content, follow=source.follow, place=source.place
+            ) as file:
                 stored = await storage.put_stream(file, most)
         elif isinstance(source.content, bytes):
             stored = await storage.put_stream(io.BytesIO(source.content), most)
@@ -208,20 +226,21 @@ def empty(name: str) -> JobError:
     return JobError(code="empty", message=f"{name} is empty: there is nothing to upload")
 
 
-def open_file(name: str, path: Path, *, follow: bool = True) -> BinaryIO:
+def open_file(name: str, path: Path, *, follow: bool = True, place: Path | None = None) -> BinaryIO:
     """Open a file, and nothing but a file; without waiting: a pipe that nobody writes to would hold us for ever.
 
     Args:
         name: what messages call it.
         path: where it is.
         follow: whether it may be a symbolic link; asked again here, as it may have become one since it was found.
+        place: as of :class:`FileSource`: neither it nor a folder above it may have become one either.
 
     Raises:
         UnreadableFileError: it cannot be read, or is no file.
     """
     try:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-        file = os.fdopen(os.open(path, flags), "rb")
+        file = os.fdopen(_opened(place, flags) if place is not None else os.open(path, flags), "rb")
     except OSError as error:
         if error.errno == errno.ELOOP and not follow:
             link = f"{name} is a symbolic link, which is not followed: use --follow-symlinks, or copy the file"
@@ -232,3 +251,28 @@ def open_file(name: str, path: Path, *, follow: bool = True) -> BinaryIO:
         file.close()
         raise UnreadableFileError(JobError(code="not_a_file", message=f"{name} is a folder, a device or a pipe"))
     return file
+
+
+def _opened(place: Path, flags: int) -> int:
+    """Open an absolute path part by part, each in the folder that was opened before: none may be a symbolic link.
+
+    Between two looks at a path somebody may put a link in the place of a folder; what is open stays what it was.
+    """
+    only_to_pass = getattr(os, "O_PATH", os.O_RDONLY)  # a folder above need not be readable
+    folder = os.open(place.anchor, only_to_pass | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in place.parts[1:-1]:
+            above, folder = folder, _folder_in(folder, part, only_to_pass)
+            os.close(above)
+        return os.open(place.name, flags | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _folder_in(folder: int, part: str, flags: int) -> int:
+    try:
+        return os.open(part, flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except NotADirectoryError as error:
+        if stat.S_ISLNK(os.stat(part, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
+        raise

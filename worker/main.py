@@ -186,8 +186,10 @@ async def startup(ctx: dict[Any, Any]) -> None:
             ctx.get("running", leases.count),
             engine.away,
         )
+        sources = make_sources(settings)
+        sources.storage.warn_if_open()
         runtime = ctx["runtime"] = Runtime(
-            settings, database, queue, make_sources(settings), engine, leases, worker_id, tasks, RETRIES, hot
+            settings, database, queue, sources, engine, leases, worker_id, tasks, RETRIES, hot
         )
         if not is_isolated():  # a process that runs one job beside nothing leaves these to its parent
             isolation = Isolation(runtime, ctx.get("command") or (sys.executable, "-m", "worker", "run"))

@@ -354,6 +354,21 @@ def test_items_are_a_table_in_which_no_name_is_a_formula(
     assert rows["bad.txt"]["error"] == "bad.txt cannot be read"
 
 
+def test_links_that_are_left_out_are_counted_and_named(worker: Worker, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "all").symlink_to(tmp_path / "elsewhere")
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    (folder / "b.txt").symlink_to(folder / "a.txt")
+
+    told = worker("upload", str(folder), "--workspace", "handbook").words
+    excluding = worker("upload", str(folder), "--workspace", "handbook", "--exclude", "all", "--follow-symlinks").words
+
+    assert f"1 symbolic link is left out ({folder}/b.txt): --follow-symlinks reads them" in told
+    assert f"2 symbolic links to folders are left out ({folder}/all, {folder}/more)" in told
+    assert f"1 symbolic link to a folder is left out ({folder}/more): name what is meant itself" in excluding
+    assert "b.txt" not in excluding
+
+
 # --- following a folder ---------------------------------------------------------------------------------------------
 
 

@@ -509,3 +509,16 @@ def test_marking_changes_no_character_of_the_answer(text: str, fragments: list[s
     assert (
         marked(text, fragments).replace("<mark>", "").replace("</mark>", "").unescape() == marked(text, ()).unescape()
     )
+
+
+def test_a_report_goes_where_a_link_leads_when_it_is_written_and_replaces_links_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "victim.html").write_text("not to be written")
+    (tmp_path / "real" / "report.html").symlink_to(tmp_path / "victim.html")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+
+    files = write_report(tmp_path / "link", report(row()))
+
+    assert {path.parent for path in files} == {tmp_path / "real"}
+    assert (tmp_path / "victim.html").read_text() == "not to be written"
+    assert not files.html.is_symlink()

@@ -5,17 +5,26 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import traceback
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, get_args
 
+import psutil
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from repositories.database import DatabaseManager
+from tests.waiting import until
+from worker.cli.context import environment as child_environment
+from worker.engines.anythingllm.transport import Call, Transport
+from worker.engines.base import EngineRefusedError
 from worker.queue import connect
 from worker.settings import Settings, SettingsError, load_settings, variable_name
 from worker.storage import Storage, StorageUnavailableError
+from worker.supervisor import Supervisor
 
 CANARY = "c4n4ry"
 SOUNDS_SECRET = re.compile(r"key|secret|password|passwd|token|credential|dsn|_url$")
@@ -41,17 +50,54 @@ def environment(**given: str) -> dict[str, str]:
     return kept | secrets | {"ANYTHINGLLM_URL": "http://127.0.0.1:9/api", "COLUMNS": "300"} | given
 
 
-def worker(*arguments: str, **given: str) -> str:
-    """All that a command prints."""
+COMMANDS = [
+    *(("settings",), ("settings", "--json"), ("db", "current"), ("jobs", "list"), ("run",)),
+    *(
+        ("upload", "README.md", "-w", "x"),
+        ("--debug", "db", "current"),
+        ("--debug", "jobs", "list"),
+        ("--debug", "run"),
+    ),
+    ("--debug", "upload", "README.md", "-w", "x"),
+]
+# One process for all of them: to import the package takes longer than they do.
+PROGRAM = """
+import json, sys
+from worker.cli import main
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["worker", *arguments]
+    try:
+        main()
+    except SystemExit:
+        pass
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    for stream in (sys.stdout, sys.stderr):
+        print("\\x00", flush=True, file=stream)
+"""
+
+
+def printed(commands: list[tuple[str, ...]], folder: Path, given: dict[str, str]) -> list[str]:
+    """All that each command prints, in a process of its own environment."""
     done = subprocess.run(
-        [sys.executable, "-m", "worker", *arguments],
-        env=environment(**given),
+        [sys.executable, "-c", PROGRAM, json.dumps(commands)],
+        env=given,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,
-        check=False,
+        check=True,
     )
-    return done.stdout + done.stderr
+    pieces = zip(done.stdout.split("\x00\n"), done.stderr.split("\x00\n"), strict=True)
+    return [f"{out}{err}" for out, err in pieces][:-1]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], str]:
+    folder = tmp_path_factory.mktemp("commands")
+    (folder / "README.md").write_text("A document.")
+    return dict(zip(COMMANDS, printed(COMMANDS, folder, environment()), strict=True))
 
 
 def test_what_sounds_secret_is_a_secret() -> None:
@@ -61,32 +107,76 @@ def test_what_sounds_secret_is_a_secret() -> None:
     assert len(SECRETS) >= 7
 
 
-@pytest.mark.parametrize("arguments", [("settings",), ("settings", "--json")])
-def test_the_settings_command_masks_every_secret(arguments: tuple[str, ...]) -> None:
-    shown = worker(*arguments)
-
-    assert CANARY not in shown
-    assert "127.0.0.1:9" in shown  # where a URL leads is no secret
-    if "--json" in arguments:
-        values = json.loads(shown)
-        assert {values[name] for name in SECRETS - URLS.keys()} == {"***"}
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_no_command_shows_a_secret(shown: dict[tuple[str, ...], str], arguments: tuple[str, ...]) -> None:
+    assert shown[arguments].strip()
+    assert CANARY not in shown[arguments]
+    assert "--debug" not in arguments or "Traceback" in shown[arguments] or "run" in arguments
 
 
-@pytest.mark.parametrize("debug", [False, True])
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("db", "current"),
-        ("jobs", "list"),
-        ("run",),
-        ("upload", "README.md", "-w", "x"),
-    ],
-)
-def test_a_command_that_fails_shows_no_secret(arguments: tuple[str, ...], debug: bool) -> None:
-    shown = worker(*(("--debug",) if debug else ()), *arguments)
+def test_the_settings_command_masks_every_secret(shown: dict[tuple[str, ...], str]) -> None:
+    values = json.loads(shown["settings", "--json"])
 
-    assert shown
-    assert CANARY not in shown
+    assert {values[name] for name in SECRETS - URLS.keys()} == {"***"}
+    assert "127.0.0.1:9" in shown["settings",]  # where a URL leads is no secret
+
+
+def test_a_secret_of_a_file_is_shown_as_little(tmp_path: Path) -> None:
+    given = environment()
+    lines = [f"{name}={given.pop(name)}" for name in sorted(SECRETS)]
+    (tmp_path / ".env").write_text("\n".join(lines))
+    right = printed([("settings",)], tmp_path, given)
+    (tmp_path / ".env").write_text("\n".join([*lines, f"REDIS_URL=ftp://u:{CANARY}@h", f"WORKER_CONCURRENCY={CANARY}"]))
+    wrong = printed([("settings",), ("--debug", "jobs", "list")], tmp_path, given)
+
+    assert "ANYTHINGLLM_API_KEY" in right[0]
+    assert "WORKER_CONCURRENCY" in wrong[0]
+    assert CANARY not in f"{right}{wrong}"
+
+
+async def test_worker_processes_are_started_without_a_secret_in_their_command_lines() -> None:
+    settings = load_settings(**{name.lower(): value for name, value in URLS.items()})
+    told = child_environment(settings.model_copy(update={"anythingllm_api_key": SecretStr(CANARY)}))
+    lines: list[str] = []
+
+    async def started() -> bool:
+        lines[:] = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+        return sum("worker run" in line for line in lines) == 2
+
+    async with Supervisor(2, told, 0.1, quiet=True):
+        await until(started)
+
+    assert CANARY not in f"{lines}"
+
+
+class Repeating(BaseHTTPRequestHandler):
+    """A server that refuses its key, and quotes all that it was asked with."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"error": f"401 for {self.headers.items()} and {self.headers['Authorization']}"}).encode()
+        self.send_response(401)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+async def test_an_engine_that_refuses_the_key_and_quotes_it_is_not_repeated() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Repeating) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        transport = Transport(f"http://127.0.0.1:{server.server_port}/api", SecretStr(f"{CANARY}-key"))
+        try:
+            with pytest.raises(EngineRefusedError) as caught:
+                await transport.send(Call("auth", "GET", "/v1/auth", "the key", 10.0))
+        finally:
+            await transport.aclose()
+            server.shutdown()
+
+    told = "".join(traceback.format_exception(caught.value))
+    assert CANARY not in f"{told}{caught.value!r}{transport!r}{vars(transport)!r}"
 
 
 @pytest.mark.parametrize(
@@ -129,13 +219,14 @@ def test_texts_of_objects_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> Non
     settings = load_settings()
     assert settings.database_url is not None
     assert settings.redis_url is not None
-    manager = DatabaseManager(settings.database_url.get_secret_value().replace("?password", "?x"))
-    told = [settings, manager, manager.engine, connect(settings.redis_url.get_secret_value())]
+    manager = DatabaseManager(settings.database_url.get_secret_value())
+    engine = manager.engine
+    told = [settings, manager, engine, engine.sync_engine, engine.url, connect(settings.redis_url.get_secret_value())]
 
     shown = "\n".join(f"{each} {each!r}" for each in told)
     shown += f"{settings.model_dump()} {settings.model_dump_json()}"
 
-    assert CANARY not in shown.replace(f"{CANARY}u", "user").replace(f"x={CANARY}q", "")
+    assert CANARY not in shown.replace(f"{CANARY}u", "user")
 
 
 def test_a_storage_that_cannot_be_opened_is_not_quoted() -> None:
@@ -172,6 +263,19 @@ async def test_a_folder_that_is_there_keeps_the_rights_a_person_gave_it(tmp_path
     (file,) = [path for path in folder.rglob("*") if path.is_file()]
     assert folder.stat().st_mode & 0o777 == 0o750
     assert file.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o700, 0), (0o711, 0), (0o750, 1), (0o755, 1)])
+def test_a_folder_that_others_may_read_is_told(tmp_path: Path, mode: int, told: int) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(mode)
+
+    with capture_logs() as lines:
+        Storage(str(folder)).warn_if_open()
+
+    assert [line["event"] for line in lines] == ["storage.open_to_others"] * told
+    assert [line["mode"] for line in lines] == [f"{mode:04o}"] * told
 
 
 async def _large() -> Any:

@@ -133,17 +133,18 @@ class _Where:
                 raise
             why = "nothing is removed either, because a sync is a job, and a job needs a document"
             raise NoFilesError(f"{error}; {why}") from None
-        self._say_left_out(found.links)
+        removed = "; a sync removes what was uploaded through them" if self._sync else ""
+        self._say_left_out(found.links, "", f"{removed}: --follow-symlinks reads them")
+        self._say_left_out(found.folders, " to a folder", ": name what is meant itself", " to folders")
         return found.files
 
-    def _say_left_out(self, links: list[Path]) -> None:
+    def _say_left_out(self, links: list[Path], kind: str, hint: str, kinds: str = "") -> None:
         """Name the links that were left out, each once."""
         if new := [link for link in links if link not in self._said]:
             self._said.update(new)
             named = ", ".join(map(str, new[:_MOST_LINKS])) + (", …" if len(new) > _MOST_LINKS else "")
-            what = "symbolic link is" if len(new) == 1 else "symbolic links are"
-            removed = "; a sync removes what was uploaded through them" if self._sync else ""
-            note(f"{len(new)} {what} left out ({named}){removed}: --follow-symlinks reads them", "yellow")
+            what = f"symbolic link{kind} is" if len(new) == 1 else f"symbolic links{kinds} are"
+            note(f"{len(new)} {what} left out ({named}){hint}", "yellow")
 
 
 def _label(paths: list[Path], include: list[str], exclude: list[str]) -> str:

@@ -84,11 +84,13 @@ def write_report(folder: Path, report: Report) -> ReportFiles:
         folder: made if it is not there, its parents included.
         report: what to write.
 
+    Returns:
+        Where they are, symbolic links on the way resolved. A link in the place of a file is replaced, not followed.
+
     Raises:
         NotADirectoryError: ``folder``, or a part of its path, is a file; nothing was written.
         OSError: the file system refused; files not yet replaced are as they were.
     """
-    files = ReportFiles(folder / "report.html", folder / "report.json", folder / "report.csv")
     texts = render_html(report), report.model_dump_json(indent=2) + "\n", render_csv(report)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +98,8 @@ def write_report(folder: Path, report: Report) -> ReportFiles:
         raise NotADirectoryError(
             f"{folder} is not a folder: a file stands in its place; choose another folder"
         ) from error
+    folder = folder.resolve()  # all three go to one place, whatever becomes of a link on the way to it
+    files = ReportFiles(folder / "report.html", folder / "report.json", folder / "report.csv")
     for path, text in zip(files, texts, strict=True):
         _replace(path, text)
     return files

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import obstore
+import structlog
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
@@ -31,6 +32,8 @@ from worker.storage.errors import (
 )
 from worker.storage.reading import open_object
 from worker.storage.sweeping import INCOMING, Keep, Swept, key_of
+
+log = structlog.get_logger(__name__)
 
 _READ_BYTES = 1024 * 1024
 # Up to this size a stream is gathered in memory and put as a whole; above it, it is sent in parts of this size.
@@ -70,6 +73,11 @@ class Storage:
             self._mode = 0 if self._folder is None else stat.S_IMODE(self._folder.stat().st_mode)
         except (BaseError, OSError, ValueError) as error:
             raise StorageUnavailableError(type(error).__name__) from error
+
+    def warn_if_open(self) -> None:
+        """Say in the log if others than its owner may read the folder: it keeps the rights that it was found with."""
+        if self._mode & (stat.S_IRGRP | stat.S_IROTH):
+            log.warning("storage.open_to_others", mode=f"{self._mode:04o}", advice="chmod 0700, unless that is meant")
 
     async def put(self, content: bytes) -> str:
         """Store ``content`` and return its digest; content that is there already, and young, is not written again.

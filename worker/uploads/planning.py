@@ -122,7 +122,7 @@ def _read(source: FileSource, settings: DocumentSettings) -> Iterator[_Read]:
         yield _Read(readable_name(source.name), None, error)
         return
     try:
-        with open_file(source.name, source.content, follow=source.follow) as file:
+        with open_file(source.name, source.content, follow=source.follow, place=source.place) as file:
             yield from _documents(file, source.name, settings)
     except UnreadableFileError as unreadable:
         yield _Read(source.name, None, unreadable.error)
