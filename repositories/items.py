@@ -4,7 +4,23 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Float, Integer, Text, Uuid, and_, case, cast, column, func, literal, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    CTE,
+    Float,
+    Integer,
+    Text,
+    Uuid,
+    and_,
+    case,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -73,12 +89,7 @@ class ItemRepository:
         Returns:
             ``False`` if the attempt no longer owns the job: nothing was written, and the task must stop.
         """
-        mine = (
-            select(Job.id)
-            .where(Job.id == held.job_id, Job.attempt == held.attempt, Job.status == JobStatus.PROCESSING)
-            .with_for_update()
-            .cte("mine")
-        )
+        mine = _owned(held)
         rows = (
             func.unnest(
                 literal([item.position for item in outcomes], ARRAY(Integer)),
@@ -169,17 +180,12 @@ class ItemRepository:
         Returns:
             ``None`` if the attempt no longer owns the job: nothing was written, and the task must stop.
         """
-        owns = (
-            select(Job.id)
-            .where(Job.id == held.job_id, Job.attempt == held.attempt, Job.status == JobStatus.PROCESSING)
-            .with_for_update()
-            .cte("mine")
-        )
+        mine = _owned(held)
         crashes = JobItem.crashes + 1 if alone else func.greatest(JobItem.crashes, 1)
         with translated():
             return await self._session.scalar(
                 update(JobItem)
-                .where(JobItem.job_id == owns.c.id, JobItem.position == position)
+                .where(JobItem.job_id == mine.c.id, JobItem.position == position)
                 .values(crashes=crashes)
                 .returning(JobItem.crashes)
                 .execution_options(synchronize_session=False)
@@ -199,6 +205,16 @@ class ItemRepository:
                 select(JobItem).where(condition).order_by(JobItem.position).execution_options(populate_existing=True)
             )
             return [*rows]
+
+
+def _owned(held: Held) -> CTE:
+    """Lock the job's row, if the attempt still owns it."""
+    return (
+        select(Job.id)
+        .where(Job.id == held.job_id, Job.attempt == held.attempt, Job.status == JobStatus.PROCESSING)
+        .with_for_update()
+        .cte("mine")
+    )
 
 
 _REOPEN = text(

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,8 +17,9 @@ from pydantic import SecretStr
 from repositories.database import DatabaseManager
 from repositories.errors import DatabaseUnavailableError
 from repositories.workspaces import WorkspaceRepository
-from tests.anythingllm_server import Behaviour, Server, running_server
+from tests.anythingllm_server import Behaviour, Server
 from tests.integration.anythingllm_engines import HOURS, XLSX, Look, document, make_engine, stands_once, workbook
+from tests.integration.anythingllm_fixtures import *  # noqa: F403 - fixtures
 from tests.waiting import until
 from worker.engines.anythingllm import AnythingLLMEngine, finding, naming, storing
 from worker.engines.base import (
@@ -36,40 +37,6 @@ from worker.engines.base import (
 UPLOAD, EMBED = "upload-to-folder", "update-embeddings"
 LOST = ("drop_before", "drop_after", "drop_midway", "truncated_json", "http_500", "http_502", "html_200")
 PAGE = "html_200"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with running_server(Behaviour.quick()) as server:
-        yield server
-
-
-@pytest.fixture
-async def server(running: Server) -> Server:
-    """The module's server, behaving well again."""
-    quick = Behaviour.quick().model_dump(exclude={"seed", "api_key"})
-    await running.control(**quick)
-    await running.reset_counters()
-    return running
-
-
-@pytest.fixture
-async def look(server: Server) -> AsyncIterator[Look]:
-    looking = Look(server)
-    yield looking
-    await looking.aclose()
-
-
-@pytest.fixture
-async def engine(server: Server, database: DatabaseManager, redis: ArqRedis) -> AsyncIterator[AnythingLLMEngine]:
-    engine = make_engine(server, database, redis)
-    yield engine
-    await engine.aclose()
-
-
-@pytest.fixture
-async def slug(engine: AnythingLLMEngine) -> str:
-    return await engine.ensure_workspace(f"Shop {uuid4()}")
 
 
 def once(kind: str, *routes: str, most: int = 1) -> dict[str, object]:

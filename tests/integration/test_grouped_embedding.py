@@ -1,39 +1,17 @@
 """Many documents at a time: few calls, and none is taken for searchable that is not."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
-from arq.connections import ArqRedis
 
-from repositories.database import DatabaseManager
-from tests.anythingllm_server import Behaviour, Fault, FaultKind, Server, anythingllm_server
-from tests.integration.anythingllm_engines import HOURS, Look, document, make_engine
+from tests.anythingllm_server import Fault, FaultKind, Server
+from tests.integration.anythingllm_engines import HOURS, Look, document
+from tests.integration.anythingllm_own_server import *  # noqa: F403 - fixtures
 from worker.engines.anythingllm import AnythingLLMEngine, finding, grouping
 from worker.engines.base import StoredDocument
 
 COUNT = 40
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with anythingllm_server(Behaviour.quick()) as running:
-        yield running
-
-
-@pytest.fixture
-async def engine(server: Server, database: DatabaseManager, redis: ArqRedis) -> AsyncIterator[AnythingLLMEngine]:
-    engine = make_engine(server, database, redis, circuit_failures=1_000)
-    yield engine
-    await engine.aclose()
-
-
-@pytest.fixture
-async def look(server: Server) -> AsyncIterator[Look]:
-    look = Look(server)
-    yield look
-    await look.aclose()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Vectors that belong to no document: they are noticed, and a rebuild of the workspace is rid of them, once."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -10,46 +9,19 @@ from arq.connections import ArqRedis
 from repositories.database import DatabaseManager
 from repositories.states import ItemStatus, JobStatus
 from repositories.workspaces import WorkspaceRepository
-from tests.anythingllm_server import Behaviour, Fault, FaultKind, Server, anythingllm_server
+from tests.anythingllm_server import Fault, FaultKind, Server
 from tests.integration.anythingllm_engines import HOURS, Look, document, make_engine
+from tests.integration.anythingllm_own_server import *  # noqa: F403 - fixtures
 from worker.client import JobClient
 from worker.engines.anythingllm import AnythingLLMEngine
 from worker.engines.base import StoredDocument, WorkspaceSettings
 from worker.execution import execute
 from worker.files import FileSource
 from worker.questions.question_set import Question, QuestionSet
-from worker.queue import JobQueue
 from worker.run import Runtime
-from worker.settings import Settings
-from worker.storage import Storage
 
 OLD, NEW = "The pump needs oil of grade 5W30.", "The pump needs oil of grade 10W40."
 KILLED = {FaultKind.EMBED_KILLED: Fault(most=1)}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with anythingllm_server(Behaviour.quick()) as running:
-        yield running
-
-
-@pytest.fixture
-def client(database: DatabaseManager, queue: JobQueue, storage: Storage, settings: Settings) -> JobClient:
-    return JobClient(database, queue, storage, settings, engine="anythingllm")
-
-
-@pytest.fixture
-async def engine(server: Server, database: DatabaseManager, redis: ArqRedis) -> AsyncIterator[AnythingLLMEngine]:
-    engine = make_engine(server, database, redis, circuit_failures=1_000)
-    yield engine
-    await engine.aclose()
-
-
-@pytest.fixture
-async def look(server: Server) -> AsyncIterator[Look]:
-    look = Look(server)
-    yield look
-    await look.aclose()
 
 
 @pytest.fixture

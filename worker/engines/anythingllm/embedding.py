@@ -17,7 +17,7 @@ import structlog
 from worker.engines.anythingllm import naming
 from worker.engines.anythingllm.api import Api, Rows
 from worker.engines.anythingllm.diagnosis import check_embedding
-from worker.engines.anythingllm.finding import Sight, look_for
+from worker.engines.anythingllm.finding import Seen, Sight, look_for
 from worker.engines.anythingllm.orphans import Orphans
 from worker.engines.anythingllm.patience import Patience
 from worker.engines.anythingllm.registry import Registry
@@ -103,9 +103,13 @@ class Embedding:
                         return orphans
         return await embed()
 
-    def had_trouble(self, locations: Sequence[str]) -> bool:
-        """Return whether a call that embeds one of these was lost: its work may have been done, and done again."""
-        return any(location in self._troubled for location in locations)
+    def suspicious(self, seen: Seen, locations: Sequence[str], *, is_new: bool) -> Seen:
+        """Return what was seen, without what proves nothing: a document that was embedded once may say something twice.
+
+        One whose call was lost may have been embedded twice.
+        """
+        had_trouble = any(location in self._troubled for location in locations)
+        return seen._replace(is_doubled=seen.is_doubled and (not is_new or had_trouble))
 
     async def is_ready(self, slug: str) -> bool:
         """Return whether documents may be embedded side by side: the workspace has had vectors before."""
@@ -130,9 +134,7 @@ class Embedding:
                 continue  # it is there, and so is the embedder
             seen = await look_for(self._api, self._patience, slug, stored, title)
             if seen.sight is not Sight.ABSENT:
-                # A document that was embedded once may say something twice.
-                is_doubled = seen.is_doubled and (not is_new or self.had_trouble(locations))
-                seen = seen._replace(is_doubled=is_doubled)
+                seen = self.suspicious(seen, locations, is_new=is_new)
                 return await self._orphans.are_proved(slug, stored, title, seen, rows)
             # Its row is there and its vectors are not: the server counts it as done until it is taken out.
             _LOG.warning("engine.repaired", workspace=slug, location=locations[0])

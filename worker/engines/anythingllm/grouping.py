@@ -283,9 +283,8 @@ class Grouping:
         return found
 
     def _suspicious(self, slug: str, asked: Asked, seen: Seen) -> Seen:
-        """What was seen, without what proves nothing: a document that was embedded once may say something twice."""
-        if asked.is_new and not self._embedding.had_trouble(asked.stored.locations):
-            seen = seen._replace(is_doubled=False)
+        """What was seen, without what proves nothing: what is listed by now, and what a document says twice itself."""
+        seen = self._embedding.suspicious(seen, asked.stored.locations, is_new=asked.is_new)
         return seen._replace(others=seen.others - standing(self._place(slug).rows)) if seen.others else seen
 
     def _lasting(self, place: _Place, strangers: frozenset[str]) -> frozenset[str]:

@@ -20,24 +20,20 @@ from worker.engines.anythingllm.finding import Sight, look_for
 from worker.engines.anythingllm.patience import Patience
 from worker.engines.anythingllm.registry import Registry
 from worker.engines.anythingllm.replies import Workspace
+from worker.engines.anythingllm.workspaces import SETTINGS
 from worker.engines.base import Rebuilt, StoredDocument, WorkspaceUnknownError
 
 _ROUNDS: Final = 5
-_KEPT: Final = {
-    "similarity_threshold": "similarityThreshold",
+_KEPT: Final = SETTINGS | {
     "temperature": "openAiTemp",
     "history": "openAiHistory",
-    "prompt": "openAiPrompt",
-    "refusal": "queryRefusalResponse",
-    "chat_mode": "chatMode",
-    "top_n": "topN",
     "chat_provider": "chatProvider",
     "chat_model": "chatModel",
     "agent_provider": "agentProvider",
     "agent_model": "agentModel",
     "search_mode": "vectorSearchMode",
 }
-"""What a setting is called on the server."""
+"""What a rebuilt workspace keeps: a setting that we know, and what it is called on the server."""
 
 _LOG = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from worker.engines.anythingllm.replies import Workspace
 from worker.engines.base import WorkspaceSettings, WorkspaceUnknownError
 
 _LONGEST_NAME: Final = 255
-_SETTINGS: Final = {
+SETTINGS: Final = {
     "top_n": "topN",
     "similarity_threshold": "similarityThreshold",
     "chat_mode": "chatMode",
@@ -143,4 +143,4 @@ def _is_of_a_job(location: str) -> bool:
 def _changes(workspace: Workspace, settings: WorkspaceSettings) -> dict[str, Any]:
     """What is wanted otherwise than it stands, by the server's names."""
     wanted = settings.model_dump(exclude_none=True)
-    return {_SETTINGS[field]: value for field, value in wanted.items() if getattr(workspace, field) != value}
+    return {SETTINGS[field]: value for field, value in wanted.items() if getattr(workspace, field) != value}
